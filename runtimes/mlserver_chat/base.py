@@ -1,0 +1,96 @@
+"""The base class of all runtimes: settings in, the error tree out, nothing else let through."""
+
+import logging
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
+
+from mlserver import MLModel, ModelSettings
+from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
+
+from .errors import ChatError, InternalError, InvalidInput
+from .settings import Settings, load_settings
+from .siblings import find_registry
+from .streams import closing
+
+logger = logging.getLogger(__name__)
+
+ConfigT = TypeVar("ConfigT", bound=Settings)
+
+
+def text_metadata(*names: str) -> list[MetadataTensor]:
+    """Metadata of text tensors."""
+    return [MetadataTensor(name=name, datatype=Datatype.BYTES, shape=[-1, 1]) for name in names]
+
+
+class Runtime(MLModel, Generic[ConfigT]):
+    """A runtime of the suite.
+
+    A subclass names its `settings_class`, builds its parts in `load`, answers in `handle`, and streams in
+    `handle_stream` if it can. MLServer re-executes the module of a runtime once a model, so that module holds no
+    state, no metric and no registry.
+    """
+
+    settings_class: ClassVar[type[Settings]]
+    input_tensors: ClassVar[Sequence[MetadataTensor]] = ()
+    output_tensors: ClassVar[Sequence[MetadataTensor]] = ()
+
+    def __init__(self, settings: ModelSettings):
+        super().__init__(settings)
+        self.config = cast(ConfigT, load_settings(self.settings_class, settings))
+        self.registry = find_registry()
+        self.inputs = self.inputs or list(self.input_tensors)
+        self.outputs = self.outputs or list(self.output_tensors)
+
+    async def handle(self, request: InferenceRequest) -> InferenceResponse:
+        """Answer one request."""
+        raise NotImplementedError
+
+    def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """Answer one request piece by piece; by default in one piece."""
+        return self._single(request)
+
+    async def _single(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        yield await self.handle(request)
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """MLServer's entry: `handle`, with every exception outside the error tree turned into the fixed 500."""
+        try:
+            return await self.handle(payload)
+        except Exception as error:
+            self._raise_clean(error)
+
+    async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
+        """MLServer's entry for streams. REST can't carry a status once a stream is asked for, so an error becomes one
+        last response without outputs and with the parameters `error` and `status`."""
+        async for payload in payloads:
+            try:
+                async with closing(self.handle_stream(payload)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as error:
+                clean = self._clean(error)
+                yield self.response([], error=str(clean), status=int(clean.status_code))
+
+    def response(self, outputs: Sequence[ResponseOutput], **parameters: Any) -> InferenceResponse:
+        """A response of this model."""
+        return InferenceResponse(
+            model_name=self.name,
+            model_version=self.version,
+            parameters=Parameters(**parameters),
+            outputs=list(outputs),
+        )
+
+    def _raise_clean(self, error: Exception) -> NoReturn:
+        raise self._clean(error) from None
+
+    def _clean(self, error: Exception) -> ChatError:
+        if isinstance(error, ChatError):
+            return error
+        if isinstance(error, RecursionError):
+            return InvalidInput("the request is nested too deeply")
+        # The text of an unforeseen exception may hold message text or credentials: only its kind and place are logged.
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        place = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+        logger.error("model '%s' failed with %s at %s", self.name, type(error).__name__, place)
+        return InternalError()

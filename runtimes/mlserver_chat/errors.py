@@ -1,0 +1,102 @@
+"""The error tree of the suite: every seam raises only these.
+
+```
+MLServerError
+  ChatError                   abstract; fixes the HTTP status of each leaf
+  + InvalidInput       422    bad or refused input: names the tensor or key, what was expected, what came
+  | - SettingsError    422    the same for settings, prompts and manifests; raised while a model loads
+  + Conflict           409    the store already holds something else under this key
+  + RateLimited        429    over a limit, ours or the upstream's
+  + UpstreamFailed     424    the upstream failed or timed out after the request was sent
+  + NotReachable       503    nothing was sent, or a store can't be reached
+  + Stalled            504    a pipeline's branch can't fire any more
+  + InternalError      500    a bug; the text is fixed and says nothing about the cause
+```
+
+Never 400 or 404, which Core 2's agent answers by sending the request again; never a 5xx after money was spent.
+Over gRPC MLServer turns every status but 422 and 500 into UNKNOWN, so those sentences begin with their kind.
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+from mlserver.errors import MLServerError
+
+
+class ChatError(MLServerError):
+    """Base of all errors of the suite; `str(error)` is one sentence for the caller."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind: ClassVar[str] = ""
+    """What the sentence begins with, so that a gRPC client can tell kinds apart."""
+
+    def __init__(self, sentence: str):
+        prefix = f"{self.kind}: " if self.kind and not sentence.startswith(f"{self.kind}: ") else ""
+        super().__init__(prefix + sentence, self.status)
+
+
+class InvalidInput(ChatError):
+    """Bad or refused input. Nothing was changed and nothing was sent."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class SettingsError(InvalidInput):
+    """A settings file, prompt or manifest that can't be used. Loading the model fails."""
+
+
+class Conflict(ChatError):
+    """What the caller wants to write contradicts what is stored."""
+
+    status = HTTPStatus.CONFLICT
+    kind = "conflict"
+
+
+class RateLimited(ChatError):
+    """Over a limit, ours or the upstream's; the caller may try later."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "rate limited"
+
+
+class UpstreamFailed(ChatError):
+    """The upstream failed or timed out after the request had been sent: trying again may cost again."""
+
+    status = HTTPStatus.FAILED_DEPENDENCY
+    kind = "upstream failed"
+
+
+class NotReachable(ChatError):
+    """Nothing was sent, or a store can't be reached: trying again is safe."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "not reachable"
+
+
+class Stalled(ChatError):
+    """A pipeline has nothing in flight and still no output."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    kind = "stalled"
+
+
+class InternalError(ChatError):
+    """A bug. The text is fixed, because the cause may hold secrets or message text."""
+
+    kind = "internal error"
+
+    def __init__(self) -> None:
+        super().__init__("the server log has the details")
+
+
+_BY_STATUS: dict[int, type[ChatError]] = {
+    leaf.status.value: leaf for leaf in (InvalidInput, Conflict, RateLimited, UpstreamFailed, NotReachable, Stalled)
+}
+
+
+def from_status(status: int, sentence: str) -> ChatError:
+    """The error another V2 server reported, as one of ours.
+
+    A status outside the tree means that the other side failed in a way we can't judge: `UpstreamFailed`.
+    """
+    return _BY_STATUS.get(status, UpstreamFailed)(sentence)

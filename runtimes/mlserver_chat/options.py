@@ -1,0 +1,79 @@
+"""Generation options: where they come from and which of them a request may set.
+
+Precedence: request, then the prompt's `invocation_config`, then the model's settings, then the backend's default.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+from mlserver.types import InferenceRequest
+
+from .errors import InvalidInput
+from .tensors import Json, Tensors, json_object, optional_text, single_text
+
+DENIED = frozenset(
+    ("model", "base_url", "api_key", "extra_headers", "extra_query", "extra_body", "timeout", "user", "store", "n")
+)
+"""Options that a request may set only where the setting `allow_overrides` names them."""
+
+_IGNORED = frozenset(("stream", "stream_options"))
+"""The caller chooses streaming by the URL; OpenAI clients send the option all the same."""
+
+
+def merge_options(*lowest_first: Mapping[str, Json]) -> dict[str, Json]:
+    """One set of options out of several, later ones winning. `max_completion_tokens` counts as `max_tokens`."""
+    merged: dict[str, Json] = {}
+    for options in lowest_first:
+        renamed = {("max_tokens" if key == "max_completion_tokens" else key): value for key, value in options.items()}
+        merged.update(renamed)
+    return merged
+
+
+def request_options(
+    request: InferenceRequest, tensors: Tensors, allow_overrides: Collection[str] = ()
+) -> dict[str, Json]:
+    """The options a request carries: parameters `kwargs` and `llm_parameters`, the tensor `llm_parameters`, and the
+    tool tensors.
+
+    Raises:
+        InvalidInput: not an object, or an option that requests may not set.
+    """
+    options: dict[str, Json] = {}
+    for key in ("kwargs", "llm_parameters"):
+        options.update(_parameter_object(request, key))
+    if "llm_parameters" in tensors:
+        text = single_text(tensors, "llm_parameters")
+        options.update(json_object(text, "tensor 'llm_parameters'") if text else {})
+    options.update(_tool_options(tensors))
+    for key in options:
+        if key in DENIED and key not in allow_overrides:
+            raise InvalidInput(f"option '{key}' of 'llm_parameters' may not be set by a request")
+    return {key: value for key, value in options.items() if key not in _IGNORED}
+
+
+def _parameter_object(request: InferenceRequest, key: str) -> dict[str, Json]:
+    value: Any = getattr(request.parameters, key, None)
+    if value is None or value == "":
+        return {}
+    if isinstance(value, str):
+        return json_object(value, f"parameter '{key}'")
+    if isinstance(value, dict):
+        return cast(dict[str, Json], value)
+    raise InvalidInput(f"parameter '{key}' is not an object; expected a JSON object or its text")
+
+
+def _tool_options(tensors: Tensors) -> dict[str, Json]:
+    options: dict[str, Json] = {}
+    tools = optional_text(tensors, "tools")
+    if tools:
+        options["tools"] = [json_object(tool, f"tensor 'tools' element {i}") for i, tool in enumerate(tools)]
+    if "tool_choice" in tensors:
+        choice = single_text(tensors, "tool_choice")
+        options["tool_choice"] = json_object(choice, "tensor 'tool_choice'") if choice.startswith("{") else choice
+    if "parallel_tool_calls" in tensors:
+        text = single_text(tensors, "parallel_tool_calls").lower()
+        if text not in ("true", "false"):
+            raise InvalidInput("tensor 'parallel_tool_calls' is neither 'true' nor 'false'")
+        options["parallel_tool_calls"] = json.loads(text)
+    return options

@@ -1,0 +1,95 @@
+"""A prompt: name, version, template, legend and invocation config, kept as a JSON file in git."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..settings import Settings
+from .render import HISTORY, LAST_USER_MESSAGE, placeholders
+
+
+class PromptMessage(Settings):
+    """One message of a template."""
+
+    role: str
+    """`system`, `user`, `assistant`, …; `placeholder` with the content `{history}` stands for the conversation."""
+    content: str
+    """Text with `{placeholders}`, or a Jinja template when the prompt's `type` is `jinja`."""
+
+
+class LegendEntry(Settings):
+    """What a placeholder means and where its value comes from."""
+
+    field: str | None = None
+    """Name of the tensor with the value; default: the placeholder's own name."""
+    description: str = ""
+    """What the value is, for people."""
+
+
+def _no_legend() -> dict[str, LegendEntry]:
+    return {}
+
+
+class Prompt(Settings):
+    """A prompt, immutable once loaded."""
+
+    name: str = Field(min_length=1)
+    """Name of the prompt; it travels with every answer."""
+    version: str = "1"
+    """Version of the prompt; it travels with every answer."""
+    description: str = ""
+    """What the prompt is for."""
+    labels: dict[str, str] = {}
+    """Free labels, e.g. `{"task": "qa"}`."""
+    type: Literal["plain", "jinja"] = "plain"
+    """`plain`: `{name}` is replaced in one pass. `jinja`: a sandboxed Jinja template."""
+    template: list[PromptMessage] = Field(min_length=1)
+    """The messages to send."""
+    legend: dict[str, LegendEntry] = Field(default_factory=_no_legend)
+    """Meaning and source of the placeholders."""
+    invocation_config: dict[str, Any] = {}
+    """Generation options of this prompt, under OpenAI's names."""
+    tokens: dict[str, str] = {}
+    """Constants for a Jinja template."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Prompt":
+        for message in self.template:
+            if message.role == "placeholder" and message.content.strip() != "{history}":
+                raise ValueError(f"prompt '{self.name}': a message of role 'placeholder' can only hold '{{history}}'")
+        used = self.placeholders
+        for name in self.legend:
+            if name not in used:
+                raise ValueError(f"prompt '{self.name}': the legend names '{name}', which the template lacks")
+        return self
+
+    @property
+    def placeholders(self) -> set[str]:
+        """All names that the template needs, `history` and `last_user_message` among them.
+
+        Raises:
+            ValueError: a Jinja template that doesn't parse.
+        """
+        return {name for message in self.template for name in placeholders(message.content, self.type)}
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The tensor behind each placeholder that takes a tensor."""
+        taken = {HISTORY, LAST_USER_MESSAGE, *self.tokens, *(["messages"] if self.type == "jinja" else [])}
+        return {
+            name: (self.legend[name].field if name in self.legend else None) or name
+            for name in sorted(self.placeholders - taken)
+        }
+
+    def hash(self, llm: str) -> str:
+        """Identity of LLM + template + invocation config: 16 hex digits of a SHA-256."""
+        identity = {
+            "llm": llm,
+            "type": self.type,
+            "template": [message.model_dump() for message in self.template],
+            "tokens": self.tokens,
+            "invocation_config": self.invocation_config,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()[:16]

@@ -1,0 +1,180 @@
+"""Settings: everything lives under `parameters.extra`, because Core 2's agent drops every other custom key.
+
+Values may arrive as flat strings (`Model.spec.parameters`): "50", "true" and JSON strings are coerced, dotted names
+(`config.window_size`) merge into nested settings. An unknown key is an error that names it and the nearest right one.
+What the file lacks, the environment fills, under the `env_prefix` of the settings class.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args
+
+from mlserver import ModelSettings
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from .errors import SettingsError
+
+DATA_VARIABLE = "MLSERVER_LLM_DATA"
+"""Environment variable with the folder against which relative store paths resolve; default: the working directory."""
+
+
+def resolve_secret(value: object) -> object:
+    """The secret behind a reference: `env:NAME` or `file:/path`. Anything else stands for itself."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
+        return value
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if name not in os.environ:
+            raise ValueError(f"the environment variable {name} that it refers to is not set")
+        return os.environ[name]
+    if text.startswith("file:"):
+        try:
+            return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
+        except OSError:
+            raise ValueError("the file that it refers to can't be read") from None
+    return value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(resolve_secret)]
+"""A secret: `env:NAME`, `file:/path`, or the secret itself. It never shows in a repr, a log or an error."""
+
+
+class Settings(BaseModel):
+    """Base of every settings class: coercing, documented by attribute docstrings, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, protected_namespaces=()
+    )
+
+    env_prefix: ClassVar[str] = ""
+    """Environment variables of this prefix and a field's upper-case name fill fields that the file lacks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prepare(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        values = dict(cast(dict[str, Any], data))
+        if cls.env_prefix:
+            for name in cls.model_fields:
+                variable = cls.env_prefix + name.upper()
+                if name not in values and variable in os.environ:
+                    values[name] = os.environ[variable]
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            if field is not None and not _is_text(field.annotation):
+                values[name] = _from_json(value)
+        return values
+
+
+def _is_text(annotation: object) -> bool:
+    return annotation is str or annotation is SecretStr
+
+
+def _from_json(value: object) -> object:
+    """A JSON list or object that arrived as a string."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+class SiblingSettings(Settings):
+    """How a runtime finds another model that it calls."""
+
+    llm: str | None = None
+    """Name of the LLM to call, a model of the same server. On Core 2 the Model's `spec.llm.modelRef` wins over it."""
+    llm_uri: str | None = None
+    """URL of the LLM to call, any V2 server: `http://host:8080/v2/models/<name>/infer`, or its base URL when `llm`
+    names the model."""
+    infer_uri: str | None = None
+    """Written by Core 2's agent from `spec.llm`; wins over `llm` and `llm_uri`."""
+    ssl_verify_path: str | None = None
+    """CA file for `https` URLs; written by Core 2's agent when TLS is on."""
+    load_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to wait while loading for the model named by `llm`."""
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds to wait for an answer of the LLM."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def merge_dotted(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"config": {"a": 1}, "config.b": "2"}` as `{"config": {"a": 1, "b": "2"}}`; the dotted value wins."""
+    merged: dict[str, Any] = {}
+    for key, value in sorted(extra.items(), key=lambda item: item[0].count(".")):
+        *path, last = key.split(".")
+        target = merged
+        for name in path:
+            inner = _from_json(target.get(name, {}))
+            target[name] = dict(cast(dict[str, Any], inner)) if isinstance(inner, dict) else {}
+            target = target[name]
+        target[last] = value
+    return merged
+
+
+def load_settings(settings_class: type[SettingsT], model_settings: ModelSettings) -> SettingsT:
+    """The runtime's settings out of `parameters.extra` and the environment.
+
+    Raises:
+        SettingsError: unknown key, wrong value, missing key; the sentence names the model and the key, not the value.
+    """
+    extra = cast(dict[str, Any], (model_settings.parameters and model_settings.parameters.extra) or {})
+    try:
+        return settings_class.model_validate(merge_dotted(extra))
+    except ValidationError as error:
+        raise SettingsError(f"model '{model_settings.name}': {_sentence(settings_class, error)}") from None
+
+
+def _sentence(settings_class: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    key = ".".join(["parameters.extra", *(str(part) for part in first["loc"] if _is_key(part))])
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        near = difflib.get_close_matches(name, sorted(_known_keys(settings_class)), n=1)
+        return f"'{key}' is not a known key" + (f"; did you mean '{near[0]}'?" if near else "")
+    if first["type"] == "missing":
+        return f"'{key}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{key}': {message[:1].lower()}{message[1:]}"
+
+
+def _is_key(part: int | str) -> bool:
+    """False for the names of union members, which pydantic adds to the path (`FileSysSettings`, `function-wrap[…]`)."""
+    return not isinstance(part, str) or bool(re.fullmatch(r"[a-z0-9_.-]+", part))
+
+
+def _known_keys(settings_class: type[BaseModel]) -> set[str]:
+    names = set(settings_class.model_fields)
+    for nested in settings_class.model_fields.values():
+        for kind in _model_classes(nested.annotation):
+            names |= _known_keys(kind)
+    return names
+
+
+def _model_classes(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for argument in get_args(annotation) for kind in _model_classes(argument)]
+
+
+def settings_folder(model_settings: ModelSettings) -> Path:
+    """The folder of `model-settings.json`, read-only on Core 2: prompts, weights and manifests resolve against it."""
+    source = getattr(model_settings, "_source", None)
+    if source:
+        return Path(source).resolve().parent
+    uri = model_settings.parameters.uri if model_settings.parameters else None
+    return Path(uri).resolve() if uri else Path.cwd()
+
+
+def data_folder() -> Path:
+    """The folder against which relative store paths resolve."""
+    return Path(os.environ.get(DATA_VARIABLE) or Path.cwd()).resolve()

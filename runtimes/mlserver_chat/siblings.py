@@ -1,0 +1,84 @@
+"""Finding the other models of this process, which MLServer gives a model no handle on.
+
+The one place that knows private names of MLServer. Tested against the pinned version
+(`tests/mlserver_chat/test_siblings.py`).
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from mlserver import MLModel, ModelSettings
+from mlserver.errors import ModelNotFound
+from mlserver.registry import MultiModelRegistry
+
+from .errors import SettingsError
+from .settings import settings_folder
+
+_POLL_SECONDS = 0.05
+
+
+def find_registry() -> MultiModelRegistry | None:
+    """The registry that is constructing the caller's model; None outside MLServer.
+
+    Call it in `__init__`: MLServer 1.7.1 constructs a model below `MultiModelRegistry.load`, in the server and in its
+    worker processes alike, so the frames of the call hold the registry.
+    """
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, MultiModelRegistry):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSettings, timeout: float) -> MLModel:
+    """The model `name` once it is ready.
+
+    `owner` is the settings of the model that waits; `timeout` is in seconds.
+
+    Raises:
+        SettingsError: the repository has no such model, or it isn't ready in time.
+    """
+    deadline = time.monotonic() + timeout
+    known = name in repository_models(owner)
+    while True:
+        model = await find_model(registry, name)
+        if model is not None and model.ready:
+            return model
+        if model is None and not known:
+            raise SettingsError(
+                f"model '{owner.name}' calls '{name}', which its model repository lacks; add it or give a URI"
+            )
+        if time.monotonic() > deadline:
+            raise SettingsError(f"model '{owner.name}' waited {timeout:g} s for '{name}', which is not ready")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def find_model(registry: MultiModelRegistry, name: str) -> MLModel | None:
+    """The model of that name as it is now, ready or not; None when it isn't registered."""
+    try:
+        return await registry.get_model(name)
+    except ModelNotFound:
+        return None
+
+
+def repository_models(owner: ModelSettings) -> set[str]:
+    """The names of all models in the repository that holds `owner`, read from their settings files."""
+    names: set[str] = set()
+    for path in settings_folder(owner).parent.glob("**/model-settings.json"):
+        name = _name_of(path)
+        if name:
+            names.add(name)
+    return names
+
+
+def _name_of(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("name")
+    except (OSError, ValueError, AttributeError):
+        return None

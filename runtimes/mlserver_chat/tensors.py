@@ -1,0 +1,214 @@
+"""V2 tensors, read by hand and written in the one form that every path keeps.
+
+Read: BYTES as `str` (REST), `bytes` (gRPC and every pipeline) or base64 (`content_type: "base64"`), shapes `[n]`,
+`[n,1]` and `[1,n]`, data flat, nested or a bare string. MLServer's own StringCodec turns unknown elements into "" and
+a bare string into a list of letters, so it isn't used for reading.
+Written: shape `[n,1]` with `content_type: "str"`; through a pipeline anything else comes out as base64.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
+
+from mlserver.types import Datatype, InferenceRequest, Parameters, RequestInput, ResponseOutput, TensorData
+
+from .errors import InvalidInput
+
+Tensors = Mapping[str, RequestInput]
+"""The tensors of one request by name, each once."""
+
+Json = Any
+"""A value that `json` can write."""
+
+
+def read_tensors(inputs: Iterable[RequestInput]) -> dict[str, RequestInput]:
+    """The request's tensors by name. A join may deliver a tensor twice: equal data counts once.
+
+    Raises:
+        InvalidInput: one name with different data.
+    """
+    found: dict[str, RequestInput] = {}
+    for tensor in inputs:
+        first = found.setdefault(tensor.name, tensor)
+        if first is not tensor and not _same(first, tensor):
+            raise InvalidInput(f"tensor '{tensor.name}' came twice with different data; expected it once")
+    return found
+
+
+def _same(a: RequestInput, b: RequestInput) -> bool:
+    if a.datatype != b.datatype:
+        return False
+    if is_text(a):
+        return text_elements(a) == text_elements(b)
+    return _flatten(a.data.root) == _flatten(b.data.root)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def _flatten(data: Any) -> list[Any]:
+    """Elements in row-major order. A bare string or number is one element, null is none."""
+    if data is None:
+        return []
+    if hasattr(data, "tolist"):
+        data = data.tolist()
+    if not _is_list(data):
+        return [data]
+    flat: list[Any] = []
+    for item in data:
+        if _is_list(item):
+            flat.extend(_flatten(item))
+        else:
+            flat.append(item)
+    return flat
+
+
+def is_text(tensor: RequestInput | ResponseOutput) -> bool:
+    """Whether the tensor is of datatype BYTES. MLServer's types hold the datatype as text or as `Datatype`."""
+    return Datatype(tensor.datatype) is Datatype.BYTES
+
+
+def text_elements(tensor: RequestInput) -> list[str]:
+    """The elements of a text tensor.
+
+    A declared shape that disagrees with the number of elements is accepted: documented examples of the field send two
+    elements under `[1]`.
+
+    Raises:
+        InvalidInput: not BYTES, a shape with two dimensions over 1, an element that isn't text, or not UTF-8.
+    """
+    name = tensor.name
+    if not is_text(tensor):
+        raise InvalidInput(f"tensor '{name}' has datatype {Datatype(tensor.datatype).value}; expected BYTES")
+    if len([size for size in tensor.shape if size > 1]) > 1:
+        raise InvalidInput(f"tensor '{name}' has shape {tensor.shape}; expected [n], [n,1] or [1,n]")
+    is_base64 = tensor.parameters is not None and tensor.parameters.content_type == "base64"
+    return [_text(name, index, element, is_base64) for index, element in enumerate(_flatten(tensor.data.root))]
+
+
+def _text(name: str, index: int, element: object, is_base64: bool) -> str:
+    if is_base64 and isinstance(element, str | bytes):
+        try:
+            element = base64.b64decode(element, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidInput(f"tensor '{name}' element {index} is not base64, as its content_type says") from None
+    if isinstance(element, bytes):
+        try:
+            return element.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidInput(f"tensor '{name}' element {index} is not UTF-8 text") from None
+    if isinstance(element, str):
+        try:
+            element.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidInput(f"tensor '{name}' element {index} holds half of a surrogate pair") from None
+        return element
+    raise InvalidInput(f"tensor '{name}' element {index} is {_kind(element)}; expected text")
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+def optional_text(tensors: Tensors, name: str) -> list[str] | None:
+    """The elements of tensor `name`, or None when the request has no such tensor."""
+    tensor = tensors.get(name)
+    return None if tensor is None else text_elements(tensor)
+
+
+def required_text(tensors: Tensors, name: str) -> list[str]:
+    """The elements of tensor `name`, at least one.
+
+    Raises:
+        InvalidInput: absent or empty.
+    """
+    elements = optional_text(tensors, name)
+    if elements is None:
+        raise InvalidInput(f"tensor '{name}' is missing; expected BYTES [n]")
+    if not elements:
+        raise InvalidInput(f"tensor '{name}' is empty; expected at least one element")
+    return elements
+
+
+def single_text(tensors: Tensors, name: str) -> str:
+    """The only element of tensor `name`.
+
+    Raises:
+        InvalidInput: absent, empty or more than one element.
+    """
+    elements = required_text(tensors, name)
+    if len(elements) > 1:
+        raise InvalidInput(f"tensor '{name}' has {len(elements)} elements; expected 1")
+    return elements[0]
+
+
+def value_text(tensor: RequestInput) -> str:
+    """A tensor of any datatype as the text of a prompt's placeholder; several elements become lines."""
+    if is_text(tensor):
+        return "\n".join(text_elements(tensor))
+    return "\n".join(json.dumps(element) for element in _flatten(tensor.data.root))
+
+
+def json_object(text: str, where: str) -> dict[str, Json]:
+    """`text` parsed as one JSON object.
+
+    Raises:
+        InvalidInput: not JSON, or not an object. `where` names the tensor or key in the sentence.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput(f"{where} is not JSON; expected a JSON object") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{where} is {_kind(value)} in JSON; expected a JSON object")
+    return cast(dict[str, Json], value)
+
+
+def dumps(value: Json) -> str:
+    """JSON as the `history` tensor prints it: ", " and ": ", no ASCII escapes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def text_output(name: str, values: Sequence[str]) -> ResponseOutput:
+    """A text tensor of shape `[n,1]`, as every output of the suite."""
+    return ResponseOutput(
+        name=name,
+        datatype=Datatype.BYTES,
+        shape=[len(values), 1],
+        data=TensorData([value.encode("utf-8") for value in values]),
+        parameters=Parameters(content_type="str"),
+    )
+
+
+def float_output(name: str, values: Sequence[float]) -> ResponseOutput:
+    """An FP64 tensor of shape `[n,1]`."""
+    return ResponseOutput(name=name, datatype=Datatype.FP64, shape=[len(values), 1], data=TensorData(list(values)))
+
+
+def text_input(name: str, values: Sequence[str]) -> RequestInput:
+    """A text tensor of a request to another model, in the form of `text_output`."""
+    return RequestInput.model_validate(text_output(name, values).model_dump())
+
+
+PASSED_THROUGH = ("memory_id", "llm_parameters")
+"""Tensors that every runtime hands on unchanged, so that a step after a branch needs one source and no join."""
+
+
+def passed_through(tensors: Tensors) -> list[ResponseOutput]:
+    """The outputs that copy the tensors of `PASSED_THROUGH` that came in."""
+    return [text_output(name, text_elements(tensors[name])) for name in PASSED_THROUGH if name in tensors]
+
+
+def request_of(inputs: Sequence[RequestInput], **parameters: Any) -> InferenceRequest:
+    """A V2 request of these tensors, with request-level `parameters` if any."""
+    return InferenceRequest(inputs=list(inputs), parameters=Parameters(**parameters) if parameters else None)
