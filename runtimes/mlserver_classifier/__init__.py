@@ -1,0 +1,1 @@
+"""A classifier that routes: text in, one route out."""
