@@ -1,0 +1,52 @@
+"""Names, ids, and the key that makes an append happen once."""
+
+import pytest
+from mlserver.types import InferenceRequest, Parameters
+
+from mlserver_chat import InvalidInput, Message, append_key, base_name, request_identity
+from mlserver_chat.identity import check_memory_id, forwarded_headers
+
+HELLO = [Message.of_text("user", "Hello")]
+
+
+def request(headers: dict[str, str] | None = None, identity: str | None = None) -> InferenceRequest:
+    return InferenceRequest(id=identity, inputs=[], parameters=Parameters(headers=headers) if headers else None)
+
+
+def test_the_header_wins_over_the_id_of_the_request() -> None:
+    assert request_identity(request({"X-Request-Id": "h"}, "i")) == "h"
+    assert request_identity(request(None, "i")) == "i"
+    assert request_identity(request()) == ""
+
+
+def test_only_x_headers_are_forwarded_and_the_identity_always() -> None:
+    headers = {"x-tenant": "a", "authorization": "secret", "content-type": "application/json"}
+    assert forwarded_headers(request(headers, "i")) == {"x-tenant": "a", "x-request-id": "i"}
+
+
+@pytest.mark.parametrize(("name", "base"), [("remember-user_3", "remember-user"), ("m", "m"), ("a_b", "a_b")])
+def test_the_version_suffix_of_core_2_is_no_part_of_the_name(name: str, base: str) -> None:
+    assert base_name(name) == base
+
+
+def test_the_key_differs_by_identity_model_messages_and_conversation() -> None:
+    key = append_key("m", request(None, "1"), "a_1", HELLO)
+    assert key.digest == append_key("m", request(None, "1"), "a_2", HELLO).digest
+    others = [
+        append_key("m2", request(None, "1"), "a", HELLO),
+        append_key("m", request(None, "2"), "a", HELLO),
+        append_key("m", request(None, "1"), "b", HELLO),
+        append_key("m", request(None, "1"), "a", [*HELLO, *HELLO]),
+    ]
+    assert len({key.digest, *(other.digest for other in others)}) == 5
+
+
+@pytest.mark.parametrize("memory_id", ["../x", "a/b", "CON", "🚀", "a" * 255, " "])
+def test_any_text_is_a_memory_id(memory_id: str) -> None:
+    assert check_memory_id(memory_id) == memory_id
+
+
+@pytest.mark.parametrize(("memory_id", "names"), [("", "empty"), ("a" * 256, "256 characters"), ("a\0b", "NUL")])
+def test_empty_long_and_nul_are_no_memory_ids(memory_id: str, names: str) -> None:
+    with pytest.raises(InvalidInput, match=names):
+        check_memory_id(memory_id)
