@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support import Server, start_mlserver
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")

@@ -1,0 +1,62 @@
+# The support desk on a laptop: `make demo`. Needs Python 3.11 or 3.12, make and a package index; no root, no key.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# An index with CPU builds of torch (the default torch for Linux brings CUDA, some 3 GB more).
+TORCH_INDEX ?=
+
+.PHONY: help demo serve test check format docs train-demo-model chaos bench bench-memory bench-pipeline image clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/installed-all ## Start the support desk, hold three conversations with it, stop it
+	@.venv/bin/python -m mlserver_llm_cli.main check models
+	@$(PY) examples/demo.py
+
+serve: .venv/installed-all ## Leave the support desk running on 127.0.0.1:8080
+	@.venv/bin/python -m mlserver_llm_cli.main check models
+	@$(PY) examples/serve.py
+
+test: .venv/installed-dev ## Run all tests, offline
+	@$(PY) -m pytest
+
+check: .venv/installed-dev ## Lint, format and type checks, and the generated documentation
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m pyright
+	@$(PY) docs/generate.py --check
+
+format: .venv/installed-dev ## Format the code and sort the imports
+	@$(PY) -m ruff check --fix -q .
+	@$(PY) -m ruff format -q .
+
+docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
+	@$(PY) docs/generate.py
+
+train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
+	@$(PY) -m training.support_tiny.train
+
+clean: ## Remove the virtual environment and local data
+	rm -rf .venv .data
+
+.venv/bin/python:
+	@for python in python3.12 python3.11 python3; do \
+	  if "$$python" -c 'import sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then \
+	    exec "$$python" -m venv .venv; \
+	  fi; \
+	done; \
+	echo "Python 3.12 or 3.11 (with venv) was not found: install one of them and run make again." >&2; exit 1
+
+.venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv: about 1 GB with a CPU build of torch, one to five minutes, this once."
+	@$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch
+	@$(PIP) install -q -c constraints.txt -e '.[all]'
+	@touch .venv/installed-all
+
+.venv/installed-dev: .venv/installed-all
+	@echo "Installing what the tests need."
+	@$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch .venv/installed-dev
