@@ -22,7 +22,7 @@ from .messages import Completion, CompletionBuilder, CompletionChunk, Message, P
 from .seams import ChatBackend, ChoiceBackend, ModelClient, Params, Scorer
 from .settings import Secret, Settings, SiblingSettings, data_folder, load_settings, settings_folder
 from .steps import ChatStep, PromptSettings
-from .stores import ConversationInfo, MemoryStore, StoredMessage, StoreStats
+from .stores import ConversationInfo, MemoryStore, StoredMessage, StoreStats, Window
 
 __all__ = [
     "AppendKey",
@@ -58,6 +58,7 @@ __all__ = [
     "StoreStats",
     "StoredMessage",
     "UpstreamFailed",
+    "Window",
     "append_key",
     "base_name",
     "bind_llm",

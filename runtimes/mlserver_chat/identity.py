@@ -2,7 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -38,6 +41,28 @@ def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
     headers = {name: value for name, value in request_headers(request).items() if name.startswith("x-")}
     identity = request_identity(request)
     return headers | ({"x-request-id": identity} if identity else {})
+
+
+_ANSWERED: ContextVar[InferenceRequest] = ContextVar("answered")
+
+
+@contextmanager
+def answering(request: InferenceRequest) -> Generator[None]:
+    """While the block runs, `answered_request` is `request`.
+
+    A seam carries messages and no request, and yet a call to another model that is made behind it goes out under the
+    identity of the request that is being answered.
+    """
+    token = _ANSWERED.set(request)
+    try:
+        yield
+    finally:
+        _ANSWERED.reset(token)
+
+
+def answered_request() -> InferenceRequest:
+    """The request of the enclosing `answering` block; outside of one, an empty request."""
+    return _ANSWERED.get(InferenceRequest(inputs=[]))
 
 
 def base_name(model_name: str) -> str:
@@ -89,6 +114,10 @@ class AppendKey:
 
 
 def append_key(memory_id: str, request: InferenceRequest, model_name: str, messages: Sequence[Message]) -> AppendKey:
-    """The key under which `messages`, sent by `request` to model `model_name`, are appended."""
+    """The key under which `messages`, sent by `request` to model `model_name`, are appended.
+
+    A request without an identity (MLServer gives every request an `id`) is nobody's replay.
+    """
     content = hashed("\n".join(message.to_history() for message in messages))
-    return AppendKey(memory_id, request_identity(request), base_name(model_name), content)
+    identity = request_identity(request) or uuid.uuid4().hex
+    return AppendKey(memory_id, identity, base_name(model_name), content)

@@ -1,5 +1,6 @@
 """The seam under conversational memory: a `MemoryStore` keeps conversations, each an ordered list of messages."""
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -7,18 +8,45 @@ from typing import Protocol
 from .identity import AppendKey
 from .messages import Message
 
+SYSTEM_ROLES = ("system", "developer")
+"""Roles of a system message; OpenAI's newer models call it `developer`."""
+
+_ROLE_AT = len('{"role": ')
+_DECODER = json.JSONDecoder()
+
 
 @dataclass(frozen=True)
 class StoredMessage:
     """A message as a store keeps it."""
 
     sequence: int
-    """Position in the conversation as the store assigned it, ascending from 1; gaps are allowed."""
-    message: Message
+    """Position in the conversation as the store assigned it, ascending from 1 without gaps; pruning leaves gaps."""
+    record: str
+    """The message exactly as `Message.to_history` writes it: one element of the `history` tensor."""
     created: float
     """When it was stored, seconds since the epoch. Never used for order."""
     provenance: Mapping[str, str] = field(default_factory=dict[str, str])
     """What produced it: `prompt`, `prompt_version`, `prompt_hash`, `model`, where they arrived with the message."""
+
+    @property
+    def role(self) -> str:
+        """The message's role, without parsing the rest."""
+        return _DECODER.raw_decode(self.record, _ROLE_AT)[0]
+
+    @property
+    def message(self) -> Message:
+        """The message itself."""
+        return Message.from_history(self.record, f"stored message {self.sequence}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The newest messages of a conversation, as a store returns them; `mlserver_memory.window` trims them."""
+
+    messages: Sequence[StoredMessage] = ()
+    """Oldest first."""
+    system: StoredMessage | None = None
+    """The newest system message, if it is older than all of `messages`."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +67,37 @@ class StoreStats:
     messages: int
     reachable: bool = True
     detail: str = ""
+    """What an operator should know: why it can't be reached, records found damaged."""
 
 
 class MemoryStore(Protocol):
     """Keeps conversations. An `append` that returned is never lost, never doubled and never reordered.
 
-    Raises only `NotReachable` (the store can't be reached; nothing was written), `InvalidInput` (the store can't hold
-    this text) and `InternalError`.
+    Every verb acts in one namespace, by default "". Raises only `NotReachable` (the store can't be reached; trying
+    again is safe), `InvalidInput` (the store can't hold this text) and `InternalError`.
     """
 
-    async def append(
-        self, key: AppendKey, messages: Sequence[Message], window: int, provenance: Mapping[str, str] | None = None
-    ) -> list[StoredMessage]:
-        """Append all `messages` or none, and return the newest `window` messages up to and including them.
+    def scope(self, namespace: str) -> "MemoryStore":
+        """The same store seen from another namespace; it shares connections and files, and is not closed."""
+        ...
 
-        The same key again appends nothing and returns the window that ends at the messages stored the first time.
+    async def open(self) -> None:
+        """Reach the store, create or upgrade its schema. Idempotent; the other verbs do it where it is still due."""
+        ...
+
+    async def append(
+        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+    ) -> Window:
+        """Append all `messages` (at least one) or none, and return the newest `size` (at least 1) up to and including
+        them.
+
+        The same key again appends nothing and returns the window that ends at the messages stored the first time:
+        what is left of it after pruning, empty after `delete`.
         """
         ...
 
-    async def window(self, memory_id: str, size: int) -> list[StoredMessage]:
-        """The newest `size` messages, oldest first; empty for an unknown conversation."""
+    async def window(self, memory_id: str, size: int) -> Window:
+        """The newest `size` messages; empty for an unknown conversation."""
         ...
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
@@ -66,7 +105,7 @@ class MemoryStore(Protocol):
         ...
 
     def list(self) -> AsyncIterator[ConversationInfo]:
-        """All conversations, in an order that the store chooses."""
+        """All conversations that hold a message, in an order that the store chooses."""
         ...
 
     async def delete(self, memory_id: str) -> int:
@@ -74,10 +113,15 @@ class MemoryStore(Protocol):
         ...
 
     async def prune(
-        self, older_than: float | None = None, max_messages: int | None = None, memory_id: str | None = None
+        self,
+        older_than: float | None = None,
+        max_messages: int | None = None,
+        memory_id: str | None = None,
+        dry_run: bool = False,
     ) -> int:
         """Remove messages stored before `older_than` (seconds since the epoch), and all but the newest `max_messages`
-        of each conversation (of one, with `memory_id`). Returns how many were removed."""
+        of each conversation (of one, with `memory_id`). The newest system message stays while others do. Returns how
+        many were removed, or would be in a `dry_run`."""
         ...
 
     async def stats(self) -> StoreStats:
@@ -85,5 +129,5 @@ class MemoryStore(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give back connections and files. Called once."""
+        """Finish what was begun, give back connections and files. Called once."""
         ...
