@@ -1,0 +1,113 @@
+"""The demo application as its users meet it: turns, bad input, a killed server, and the folders copied elsewhere."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from support import ROOT, Server, outputs, start_mlserver, text
+
+
+def turn(server: Server, memory_id: str, content: str, **headers: str) -> httpx2.Response:
+    inputs = [text("memory_id", memory_id), text("role", "user"), text("content", content), text("type", "text")]
+    url = f"{server.url}/v2/pipelines/support-chat/infer"
+    return httpx2.post(url, json={"inputs": inputs}, headers=headers, timeout=60)
+
+
+def history(server: Server, memory_id: str) -> list[dict[str, object]]:
+    answer = outputs(server.infer("remember-user", [text("memory_id", memory_id)]))
+    return [json.loads(str(record)) for record in answer["history"]]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The folders models/ and pipelines/, copied elsewhere, with another settings.json."""
+    tmp = tmp_path_factory.mktemp("elsewhere")
+    for folder in ("models", "pipelines"):
+        shutil.copytree(ROOT / folder, tmp / folder)
+    (tmp / "models/settings.json").write_text('{"parallel_workers": 0}', encoding="utf-8")
+    server = start_mlserver(tmp / "models", tmp)
+    yield server
+    server.stop()
+
+
+def test_a_status_turn_answers_with_the_looked_up_status_and_is_stored(desk: Server) -> None:
+    issues = json.loads((ROOT / "models/lookup-issue/issues.json").read_text(encoding="utf-8"))
+    answer = outputs(turn(desk, "status", "Is there any news on BUG-771?"))
+    assert answer["memory_id"] == ["status"] and answer["role"] == ["assistant"] and answer["type"] == ["text"]
+    assert "BUG-771" in str(answer["content"][0]) and issues["BUG-771"] in str(answer["content"][0])
+    assert [message["role"] for message in history(desk, "status")] == ["user", "assistant"]
+    assert [json.loads(str(record)) for record in answer["history"]] == history(desk, "status")
+
+
+def test_a_follow_up_uses_the_number_of_an_earlier_turn(desk: Server) -> None:
+    outputs(turn(desk, "follow", "What is the status of INC-3391?"))
+    outputs(turn(desk, "follow", "my printer has a paper jam"))
+    answer = outputs(turn(desk, "follow", "ok, and what about that ticket?"))
+    assert "INC-3391" in str(answer["content"][0])
+    assert [message["role"] for message in history(desk, "follow")] == ["user", "assistant"] * 3
+
+
+def test_a_support_turn_is_about_the_topic(desk: Server) -> None:
+    answer = outputs(turn(desk, "support", "the printer has a paper jam again"))
+    assert "paper jam" in str(answer["content"][0]).lower()
+
+
+def test_an_unknown_issue_is_said_to_be_unknown(desk: Server) -> None:
+    answer = outputs(turn(desk, "unknown", "what is the status of BUG-99999?"))
+    assert "BUG-99999" in str(answer["content"][0]) and "not found" in str(answer["content"][0])
+
+
+def test_the_same_turn_delivered_twice_is_stored_once(desk: Server) -> None:
+    first = outputs(turn(desk, "twice", "my mouse does not work", **{"x-request-id": "r1"}))
+    second = outputs(turn(desk, "twice", "my mouse does not work", **{"x-request-id": "r1"}))
+    assert len(history(desk, "twice")) == 2
+    assert first["content"] == second["content"]
+
+
+@pytest.mark.parametrize("memory_id", ["../x", "a/b", "CON", "🚀"])
+def test_any_memory_id_stays_inside_the_store(desk: Server, memory_id: str) -> None:
+    outputs(turn(desk, memory_id, "hello"))
+    assert len(history(desk, memory_id)) == 2
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        ([text("role", "user"), text("content", "x")], "memory_id"),
+        ([text("memory_id", ""), text("role", "user"), text("content", "x")], "memory_id"),
+        ([text("memory_id", "a" * 256), text("role", "user"), text("content", "x")], "memory_id"),
+        ([text("memory_id", "a\0b"), text("role", "user"), text("content", "x")], "memory_id"),
+        ([text("memory_id", "bad"), text("role", "user")], "content"),
+        ([text("memory_id", "bad"), text("role", "user", "user"), text("content", "x")], "content"),
+        (
+            [text("memory_id", "bad"), text("memory_id", "bad2"), text("role", "user"), text("content", "x")],
+            "memory_id",
+        ),
+    ],
+)
+def test_bad_input_is_the_steps_error_with_one_sentence_and_writes_nothing(
+    desk: Server, inputs: list[dict[str, object]], names: str
+) -> None:
+    direct = desk.infer("remember-user", inputs)
+    assert direct.status_code == 422 and f"'{names}'" in direct.json()["error"]
+    piped = httpx2.post(f"{desk.url}/v2/pipelines/support-chat/infer", json={"inputs": inputs}, timeout=30)
+    assert piped.status_code == 400
+    assert piped.text.startswith("remember-user : rpc error: code = FailedPrecondition desc = ")
+    assert f"'{names}'" in piped.text
+    assert outputs(desk.infer("remember-user", [text("memory_id", "bad")]))["history"] == []
+
+
+def test_killing_the_server_loses_no_stored_turn(tmp_path: Path) -> None:
+    server = start_mlserver(ROOT / "models", tmp_path)
+    outputs(turn(server, "killed", "hello"))
+    kept = history(server, "killed")
+    server.stop(kill=True)
+    server = start_mlserver(ROOT / "models", tmp_path)
+    try:
+        assert len(kept) == 2 and history(server, "killed") == kept
+    finally:
+        server.stop()
