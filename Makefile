@@ -51,7 +51,7 @@ clean: ## Remove the virtual environment and local data
 	echo "Python 3.12 or 3.11 (with venv) was not found: install one of them and run make again." >&2; exit 1
 
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing into .venv: about 1 GB with a CPU build of torch, one to five minutes, this once."
+	@echo "Installing into .venv: about 1.5 GB with a CPU build of torch, one to five minutes, this once."
 	@$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch
 	@$(PIP) install -q -c constraints.txt -e '.[all]'
 	@touch .venv/installed-all
