@@ -1,4 +1,4 @@
-"""A user's own backend: any dotted name in settings, `"backend": "my_module.MyBackend"`."""
+"""A user's own backend or scorer: any dotted name in settings, `"backend": "my_module.MyBackend"`."""
 
 import importlib
 import importlib.util
@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import SettingsError
 from .identity import hashed
-from .seams import ChatBackend
+from .seams import ChatBackend, Scorer
 
 
 def import_backend(dotted: str, folder: Path, model_settings: Mapping[str, Any]) -> ChatBackend:
@@ -21,15 +21,30 @@ def import_backend(dotted: str, folder: Path, model_settings: Mapping[str, Any])
     Raises:
         SettingsError: no such module or class, or the class refuses the settings.
     """
+    return _build("backend", dotted, folder, "config.model_settings", model_settings)
+
+
+def import_scorer(dotted: str, folder: Path, scorer_settings: Mapping[str, Any]) -> Scorer:
+    """The scorer of class `dotted`, found like a backend and built with `scorer_settings` as keyword arguments.
+
+    Raises:
+        SettingsError: no such module or class, or the class refuses the settings.
+    """
+    return _build("scorer", dotted, folder, "scorer_settings", scorer_settings)
+
+
+def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
     module_name, _, class_name = dotted.rpartition(".")
+    if not module_name:
+        raise SettingsError(f"{kind} '{dotted}' is not a dotted name; expected 'module.Class'")
     try:
-        backend_class = getattr(_import(module_name, folder), class_name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"backend '{dotted}' can't be imported: {error}") from None
+        found = getattr(_import(module_name, folder), class_name)
+    except Exception as error:  # a module of the user's may raise anything while it is imported
+        raise SettingsError(f"{kind} '{dotted}' can't be imported: {type(error).__name__}: {error}") from None
     try:
-        return backend_class(**model_settings)
+        return found(**settings)
     except TypeError as error:
-        raise SettingsError(f"backend '{dotted}' refuses 'config.model_settings': {error}") from None
+        raise SettingsError(f"{kind} '{dotted}' refuses '{key}': {error}") from None
 
 
 def _import(name: str, folder: Path) -> ModuleType:
@@ -44,5 +59,9 @@ def _import(name: str, folder: Path) -> ModuleType:
             raise ImportError(f"no loader for {path.name}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[unique] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[unique]
+            raise
     return sys.modules[unique]

@@ -71,8 +71,8 @@ def is_text(tensor: RequestInput | ResponseOutput) -> bool:
     return Datatype(tensor.datatype) is Datatype.BYTES
 
 
-def text_elements(tensor: RequestInput) -> list[str]:
-    """The elements of a text tensor.
+def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
+    """The elements of a text tensor, of a request or of another model's response.
 
     A declared shape that disagrees with the number of elements is accepted: documented examples of the field send two
     elements under `[1]`.
@@ -118,6 +118,19 @@ def _kind(value: object) -> str:
         dict: "an object",
     }
     return names.get(type(value), type(value).__name__)
+
+
+def float_elements(tensor: RequestInput | ResponseOutput) -> list[float]:
+    """The elements of a number tensor, of a request or of another model's response.
+
+    Raises:
+        InvalidInput: an element that isn't a number.
+    """
+    elements = _flatten(tensor.data.root)
+    for index, element in enumerate(elements):
+        if isinstance(element, bool) or not isinstance(element, int | float):
+            raise InvalidInput(f"tensor '{tensor.name}' element {index} is {_kind(element)}; expected a number")
+    return [float(element) for element in elements]
 
 
 def optional_text(tensors: Tensors, name: str) -> list[str] | None:
@@ -197,7 +210,12 @@ def float_output(name: str, values: Sequence[float]) -> ResponseOutput:
 
 def text_input(name: str, values: Sequence[str]) -> RequestInput:
     """A text tensor of a request to another model, in the form of `text_output`."""
-    return RequestInput.model_validate(text_output(name, values).model_dump())
+    return as_input(text_output(name, values))
+
+
+def as_input(output: ResponseOutput) -> RequestInput:
+    """The same tensor in a request to another model."""
+    return RequestInput.model_validate(output.model_dump())
 
 
 PASSED_THROUGH = ("memory_id", "llm_parameters")

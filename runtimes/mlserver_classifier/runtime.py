@@ -1,0 +1,76 @@
+"""The classifier: a conversation in, exactly one route out."""
+
+from mlserver import ModelSettings
+from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
+
+from mlserver_chat import InvalidInput, Runtime, Scorer, bind_llm, read_conversation, settings_folder
+from mlserver_chat.backends import import_scorer
+from mlserver_chat.base import text_metadata
+from mlserver_chat.identity import answering
+from mlserver_chat.tensors import float_output, passed_through, read_tensors, text_output
+
+from .decision import Decision, decide
+from .fields import FieldFinder
+from .scorers import LogprobScorer
+from .settings import LOGPROB, ClassifierSettings
+
+
+class Classifier(Runtime[ClassifierSettings]):
+    """Chooses one of the settings' routes for the last user message of a conversation.
+
+    In: `history`, chat tensors, or both. Out: `label`, `score`, `labels`, `scores`, a tensor for each field, and one
+    tensor under the name of the chosen route, on which the triggers of a Pipeline branch.
+    """
+
+    settings_class = ClassifierSettings
+    input_tensors = text_metadata("memory_id", "history", "role", "content", "type", "llm_parameters")
+
+    def __init__(self, settings: ModelSettings):
+        super().__init__(settings)
+        self.outputs = self.outputs or _metadata(self.config)
+
+    async def load(self) -> bool:
+        """Compile the patterns, and find the LLM or build the user's scorer."""
+        self._fields = FieldFinder(self.config.fields)
+        self._scorer = await self._build_scorer()
+        return True
+
+    async def _build_scorer(self) -> Scorer:
+        if self.config.scorer != LOGPROB:
+            return import_scorer(self.config.scorer, settings_folder(self.settings), self.config.scorer_settings)
+        return LogprobScorer(await bind_llm(self.config, self.settings, self.registry), self.config.routes)
+
+    async def handle(self, request: InferenceRequest) -> InferenceResponse:
+        """Read the conversation, score the routes, decide, look for the fields."""
+        tensors = read_tensors(request.inputs)
+        handed_on = passed_through(tensors)
+        conversation = read_conversation(tensors)
+        user_texts = [message.text for message in reversed(conversation) if message.role == "user"]
+        if not user_texts:
+            raise InvalidInput("the conversation has no message of role 'user'; expected one to classify")
+        with answering(request):
+            probabilities = await self._scorer.score(conversation, self.config.labels)
+        decision = decide(self.config.labels, probabilities, self.config.threshold, self.config.default_route)
+        fields = await self._fields.find(user_texts, decision.label)
+        return self.response([*handed_on, *_outputs(decision, fields)])
+
+    async def unload(self) -> bool:
+        """Give back what the scorer holds."""
+        await self._scorer.aclose()
+        return True
+
+
+def _outputs(decision: Decision, fields: dict[str, str]) -> list[ResponseOutput]:
+    return [
+        text_output("label", [decision.label]),
+        float_output("score", [decision.score]),
+        text_output("labels", decision.labels),
+        float_output("scores", decision.scores),
+        *(text_output(name, [value]) for name, value in fields.items()),
+        text_output(decision.label, [decision.label]),
+    ]
+
+
+def _metadata(config: ClassifierSettings) -> list[MetadataTensor]:
+    scores = [MetadataTensor(name=name, datatype=Datatype.FP64, shape=[-1, 1]) for name in ("score", "scores")]
+    return [*text_metadata("memory_id", "llm_parameters", "label", "labels", *config.fields, *config.labels), *scores]

@@ -1,0 +1,60 @@
+"""What tells how well each route fits: the LLM's own log-probabilities, or a scorer of the user's."""
+
+from collections.abc import Sequence
+
+from mlserver.types import InferenceResponse, ResponseOutput
+
+from mlserver_chat import BoundModel, InvalidInput, Message, UpstreamFailed, encode_messages, request_on_behalf
+from mlserver_chat.identity import answered_request
+from mlserver_chat.tensors import as_input, float_elements, text_elements, text_input
+
+from .decision import softmax
+from .prompt import RouteDescription, classification_messages
+
+
+class LogprobScorer:
+    """Asks an LLM, by V2, how likely it would answer each route's name to the classification prompt.
+
+    One forward pass, no generation, and so no answer that names no route. The LLM is any model that takes chat tensors
+    and the tensor `choices` and answers `choices` and `logprobs`, as `mlserver_llm_local.runtime.Local` does.
+    """
+
+    def __init__(self, llm: BoundModel, routes: Sequence[RouteDescription]):
+        self._llm = llm
+        self._routes = routes
+
+    async def score(self, messages: Sequence[Message], labels: Sequence[str]) -> list[float]:
+        """One probability a label.
+
+        Raises:
+            UpstreamFailed: the LLM refused the prompt, or answered with something else than a number for each label.
+        """
+        prompt = classification_messages(messages, self._routes)
+        inputs = [*map(as_input, encode_messages(prompt)), text_input("choices", labels)]
+        try:
+            response = await self._llm.infer(request_on_behalf(answered_request(), inputs))
+            return softmax(self._logprobs(response, labels))
+        except InvalidInput as error:
+            # The caller sent none of this, so it isn't the caller's fault.
+            raise UpstreamFailed(f"model '{self._llm.name}' can't score routes: {error}") from None
+
+    def _logprobs(self, response: InferenceResponse, labels: Sequence[str]) -> list[float]:
+        choices = text_elements(self._output(response, "choices"))
+        logprobs = float_elements(self._output(response, "logprobs"))
+        if sorted(choices) != sorted(labels) or len(logprobs) != len(choices):
+            raise UpstreamFailed(
+                f"model '{self._llm.name}' answered {len(choices)} 'choices' and {len(logprobs)} 'logprobs'; "
+                f"expected one of each for the {len(labels)} routes"
+            )
+        scored = dict(zip(choices, logprobs, strict=True))
+        return [scored[label] for label in labels]
+
+    def _output(self, response: InferenceResponse, name: str) -> ResponseOutput:
+        found = next((output for output in response.outputs if output.name == name), None)
+        if found is None:
+            raise UpstreamFailed(f"model '{self._llm.name}' answered without tensor '{name}'; can it score choices?")
+        return found
+
+    async def aclose(self) -> None:
+        """Give the connections to the LLM back."""
+        await self._llm.aclose()

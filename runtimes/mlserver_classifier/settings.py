@@ -1,0 +1,131 @@
+"""Settings of the classifier."""
+
+from typing import Annotated, Any, ClassVar
+
+import regex
+from pydantic import AfterValidator, Field, model_validator
+
+from mlserver_chat import Settings, SiblingSettings
+from mlserver_chat.codec import CHAT_TENSORS
+from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.tensors import PASSED_THROUGH
+
+DECISION_TENSORS = ("label", "score", "labels", "scores")
+"""The outputs that every classifier has, beside its fields and the tensor of the chosen route."""
+
+RESERVED_TENSORS = frozenset(
+    (
+        *PASSED_THROUGH,
+        *CHAT_TENSORS,
+        *("tools", "tool_choice", "parallel_tool_calls", "history", "output_all", "choices", "logprobs"),
+        *DECISION_TENSORS,
+    )
+)
+"""Tensor names that mean something else, so that no route and no field may have them."""
+
+LOGPROB = "logprob"
+"""The scorer that asks the LLM how likely it would answer each route's name."""
+
+
+def _checked_name(name: str) -> str:
+    if name in RESERVED_TENSORS:
+        raise ValueError(f"'{name}' is the name of another tensor; choose one of your own")
+    return name
+
+
+def _route_name(name: str) -> str:
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(f"'{name}' is not a route's name; expected lower-case letters, digits and inner hyphens")
+    return _checked_name(name)
+
+
+def _field_name(name: str) -> str:
+    if not regex.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ValueError(f"'{name}' is not a field's name; expected letters, digits and underscores")
+    return _checked_name(name)
+
+
+def _pattern(pattern: str) -> str:
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"it is not a regular expression: {error}") from None
+    if compiled.search("") is not None:
+        raise ValueError("it matches an empty text; expected a pattern that needs at least one character")
+    return pattern
+
+
+RouteName = Annotated[str, AfterValidator(_route_name)]
+FieldName = Annotated[str, AfterValidator(_field_name)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class RouteSettings(Settings):
+    """One of the routes to choose from."""
+
+    name: RouteName
+    """The label, and the name of the tensor that is there if and only if the route was chosen. Lower-case letters,
+    digits and inner hyphens; not the name of another tensor."""
+    description: str = ""
+    """When the route fits, for the LLM; in a few words."""
+    examples: list[str] = []
+    """User messages that take the route, for the LLM."""
+
+
+class FieldSettings(Settings):
+    """A value to find in the user's messages."""
+
+    pattern: Pattern | list[Pattern] = Field(min_length=1)
+    """A regular expression of the `regex` library, or several that are tried in order on each message. The value is
+    group 1 where there is one, else the whole match."""
+    routes: list[str] = []
+    """Routes that need the field; for the others it is emitted empty without a search. Default: all routes."""
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns, as a list."""
+        return [self.pattern] if isinstance(self.pattern, str) else self.pattern
+
+
+class ClassifierSettings(SiblingSettings):
+    """Settings of `mlserver_classifier.Classifier`, under `parameters.extra`."""
+
+    env_prefix: ClassVar[str] = "MLSERVER_MODEL_CLASSIFIER_"
+
+    routes: list[RouteSettings] = Field(min_length=1)
+    """The routes, each `{name, description, examples}`."""
+    scorer: str = LOGPROB
+    """`logprob`: the log-probabilities that the LLM gives to the routes' names. Or a dotted class name of your own,
+    a module beside `model-settings.json` or an installed one."""
+    scorer_settings: dict[str, Any] = {}
+    """Keyword arguments for a scorer of your own."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """Lowest probability of the best route; below it the default route is chosen. Default: the best is always good
+    enough."""
+    default_route: str | None = None
+    """The route below `threshold`, and among equally good ones. Needed with a `threshold`."""
+    fields: dict[FieldName, FieldSettings] = {}
+    """Values to find, by the name of the tensor that holds them: `{"issue_number": {"pattern": …, "routes": […]}}`."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The routes' names, in order."""
+        return [route.name for route in self.routes]
+
+    @model_validator(mode="after")
+    def _check(self) -> "ClassifierSettings":
+        labels = self.labels
+        for name in labels:
+            if labels.count(name) > 1:
+                raise ValueError(f"'routes' names '{name}' twice")
+            if name in self.fields:
+                raise ValueError(f"'{name}' is the name of a route and of a field; they would be one tensor")
+        if self.threshold is not None and self.default_route is None:
+            raise ValueError("'threshold' needs a 'default_route', the route to take below it")
+        if self.default_route is not None and self.default_route not in labels:
+            raise ValueError(f"'default_route' is '{self.default_route}', which is not one of 'routes'")
+        for field, settings in self.fields.items():
+            for name in settings.routes:
+                if name not in labels:
+                    raise ValueError(f"field '{field}' names route '{name}', which is not one of 'routes'")
+        return self
