@@ -26,7 +26,7 @@ class FieldFinder:
     def __init__(self, settings: Mapping[str, FieldSettings]):
         self._settings = settings
         self._patterns: dict[str, list[Any]] = {
-            name: [regex.compile(pattern) for pattern in field.patterns] for name, field in settings.items()
+            name: [regex.compile(pattern) for pattern in field.pattern] for name, field in settings.items()
         }
 
     async def find(self, texts: Sequence[str], route: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 import regex
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlserver_chat import Settings, SiblingSettings
 from mlserver_chat.codec import CHAT_TENSORS
@@ -55,6 +55,10 @@ def _pattern(pattern: str) -> str:
     return pattern
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 RouteName = Annotated[str, AfterValidator(_route_name)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
@@ -75,16 +79,11 @@ class RouteSettings(Settings):
 class FieldSettings(Settings):
     """A value to find in the user's messages."""
 
-    pattern: Pattern | list[Pattern] = Field(min_length=1)
-    """A regular expression of the `regex` library, or several that are tried in order on each message. The value is
+    pattern: Annotated[list[Pattern], BeforeValidator(_listed)] = Field(min_length=1)
+    """A regular expression of the `regex` library, or a list of them, tried in order on each message. The value is
     group 1 where there is one, else the whole match."""
     routes: list[str] = []
     """Routes that need the field; for the others it is emitted empty without a search. Default: all routes."""
-
-    @property
-    def patterns(self) -> list[str]:
-        """The patterns, as a list."""
-        return [self.pattern] if isinstance(self.pattern, str) else self.pattern
 
 
 class ClassifierSettings(SiblingSettings):
