@@ -9,17 +9,35 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args
 
 from mlserver import ModelSettings
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from .errors import SettingsError
 
 DATA_VARIABLE = "MLSERVER_LLM_DATA"
 """Environment variable with the folder against which relative store paths resolve; default: the working directory."""
+
+
+_ABSENT: ContextVar[list[str] | None] = ContextVar("absent", default=None)
+
+
+@contextmanager
+def secrets_may_be_absent() -> Generator[list[str]]:
+    """While the block runs, a reference to a secret that is not here stands for itself, and is added to the list that
+    the block gets: settings can be checked on a machine that holds none of their secrets."""
+    absent: list[str] = []
+    token = _ABSENT.set(absent)
+    try:
+        yield absent
+    finally:
+        _ABSENT.reset(token)
 
 
 def resolve_secret(value: object) -> object:
@@ -30,14 +48,22 @@ def resolve_secret(value: object) -> object:
     if text.startswith("env:"):
         name = text.removeprefix("env:")
         if name not in os.environ:
-            raise ValueError(f"the environment variable {name} that it refers to is not set")
+            return _absent(text, f"the environment variable {name} that it refers to is not set")
         return os.environ[name]
     if text.startswith("file:"):
         try:
             return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
         except OSError:
-            raise ValueError("the file that it refers to can't be read") from None
+            return _absent(text, "the file that it refers to can't be read")
     return value
+
+
+def _absent(reference: str, sentence: str) -> str:
+    absent = _ABSENT.get()
+    if absent is None:
+        raise ValueError(sentence)
+    absent.append(reference)
+    return reference
 
 
 Secret = Annotated[SecretStr, BeforeValidator(resolve_secret)]
@@ -127,24 +153,43 @@ def load_settings(settings_class: type[SettingsT], model_settings: ModelSettings
     Raises:
         SettingsError: unknown key, wrong value, missing key; the sentence names the model and the key, not the value.
     """
-    extra = cast(dict[str, Any], (model_settings.parameters and model_settings.parameters.extra) or {})
     try:
-        return settings_class.model_validate(merge_dotted(extra))
+        return settings_class.model_validate(_extra(model_settings))
     except ValidationError as error:
-        raise SettingsError(f"model '{model_settings.name}': {_sentence(settings_class, error)}") from None
+        _, sentence = _faults(settings_class, error)[0]
+        raise SettingsError(f"model '{model_settings.name}': {sentence}") from None
 
 
-def _sentence(settings_class: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    key = ".".join(["parameters.extra", *(str(part) for part in first["loc"] if _is_key(part))])
-    if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        near = difflib.get_close_matches(name, sorted(_known_keys(settings_class)), n=1)
-        return f"'{key}' is not a known key" + (f"; did you mean '{near[0]}'?" if near else "")
-    if first["type"] == "missing":
-        return f"'{key}' is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"'{key}': {message[:1].lower()}{message[1:]}"
+def settings_faults(settings_class: type[Settings], model_settings: ModelSettings) -> list[tuple[str, str]]:
+    """All that `load_settings` would refuse, not only the first: the key, and a sentence that names it."""
+    try:
+        settings_class.model_validate(_extra(model_settings))
+    except ValidationError as error:
+        return _faults(settings_class, error)
+    return []
+
+
+def _extra(model_settings: ModelSettings) -> dict[str, Any]:
+    return merge_dotted(cast(dict[str, Any], (model_settings.parameters and model_settings.parameters.extra) or {}))
+
+
+def _faults(settings_class: type[BaseModel], error: ValidationError) -> list[tuple[str, str]]:
+    known = sorted(_known_keys(settings_class))
+    return [_fault(known, each) for each in error.errors(include_input=False, include_url=False)]
+
+
+def _fault(known: list[str], error: ErrorDetails) -> tuple[str, str]:
+    named = error["type"] in ("extra_forbidden", "missing")
+    path = [part for part in error["loc"][:-1] if _is_key(part)]
+    path += [part for part in error["loc"][-1:] if named or _is_key(part)]
+    key = ".".join(["parameters.extra", *map(str, path)])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return key, f"'{key}' is not a known key" + (f"; did you mean '{near[0]}'?" if near else "")
+    if error["type"] == "missing":
+        return key, f"'{key}' is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return key, f"'{key}': {message[:1].lower()}{message[1:]}"
 
 
 def _is_key(part: int | str) -> bool:

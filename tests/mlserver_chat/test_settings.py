@@ -8,7 +8,7 @@ from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
 from mlserver_chat import Secret, Settings, SettingsError, load_settings, settings_folder
-from mlserver_chat.settings import data_folder
+from mlserver_chat.settings import data_folder, secrets_may_be_absent, settings_faults
 
 
 class Inner(Settings):
@@ -42,6 +42,7 @@ def test_a_dotted_name_wins_over_the_nested_value() -> None:
     ("extra", "names"),
     [
         ({"strickt": True}, "'parameters.extra.strickt' is not a known key; did you mean 'strict'?"),
+        ({"Strict": True}, "'parameters.extra.Strict' is not a known key; did you mean 'strict'?"),
         (
             {"config": {"windowsize": 1}},
             "'parameters.extra.config.windowsize' is not a known key; did you mean 'window_size'?",
@@ -74,6 +75,26 @@ def test_a_secret_is_a_reference_and_never_shows(monkeypatch: pytest.MonkeyPatch
 def test_a_reference_to_nothing_is_a_load_error(reference: str) -> None:
     with pytest.raises(SettingsError, match=r"config\.api_key': the .* that it refers to"):
         load({"config": {"api_key": reference}})
+
+
+def test_settings_can_be_checked_where_their_secrets_are_not() -> None:
+    with secrets_may_be_absent() as absent:
+        assert load({"config": {"api_key": "env:NOT_SET"}}).config.api_key is not None
+        load({"config": {"api_key": "file:/nowhere"}})
+    assert absent == ["env:NOT_SET", "file:/nowhere"]
+    with pytest.raises(SettingsError):
+        load({"config": {"api_key": "env:NOT_SET"}})
+
+
+def test_all_faults_are_told_each_with_its_key() -> None:
+    parameters = ModelParameters(extra={"strickt": 1, "config": {"window_size": "many", "windowsize": 1}})
+    faults = settings_faults(Outer, ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
+    assert sorted(key for key, _ in faults) == [
+        "parameters.extra.config.window_size",
+        "parameters.extra.config.windowsize",
+        "parameters.extra.strickt",
+    ]
+    assert all(f"'{key}'" in sentence for key, sentence in faults)
 
 
 def test_an_error_never_shows_the_value() -> None:
