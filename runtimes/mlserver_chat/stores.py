@@ -104,7 +104,7 @@ class MemoryStore(Protocol):
         """Up to `limit` messages whose sequence is over `after`, oldest first."""
         ...
 
-    def list(self) -> AsyncIterator[ConversationInfo]:
+    def conversations(self) -> AsyncIterator[ConversationInfo]:
         """All conversations that hold a message, in an order that the store chooses."""
         ...
 

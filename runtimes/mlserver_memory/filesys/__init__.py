@@ -1,0 +1,5 @@
+"""Conversations in files."""
+
+from .store import FileSysStore
+
+__all__ = ["FileSysStore"]

@@ -1,0 +1,90 @@
+"""What is done with the records of one conversation, whose lock the caller holds."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlserver_chat import StoredMessage, Window
+
+from .files import sync_folder
+from .keys import KeyIndex
+from .records import Header, Record, RecordFile, header_line
+
+
+def newest_window(records: RecordFile, size: int, end: int | None = None) -> Window:
+    """The newest `size` messages of the records before offset `end` (default: all)."""
+    batches: list[list[StoredMessage]] = []
+    missing, system = size, None
+    for record in records.newest_first(end):
+        system = record.system if system is None else system
+        batches.append(record.stored()[-missing:])
+        missing -= len(batches[-1])
+        if missing <= 0:
+            break
+    messages = [message for batch in reversed(batches) for message in batch]
+    pinned = _system_message(records, system or 0)
+    if pinned is not None and messages and pinned.sequence < messages[0].sequence:
+        return Window(messages, pinned)
+    return Window(messages)
+
+
+def _system_message(records: RecordFile, offset: int) -> StoredMessage | None:
+    record = records.at(offset) if offset else None
+    return None if record is None else record.system_message()
+
+
+def append(
+    path: Path,
+    records: RecordFile,
+    names: tuple[str, str],
+    digest: str,
+    messages: Sequence[str],
+    size: int,
+    provenance: Mapping[str, str],
+) -> Window:
+    """Append one record, once a `digest`, and return the window that ends at it.
+
+    Args:
+        path: the conversation's file.
+        records: what it holds.
+        names: namespace and `memory_id`.
+        digest: the append's key.
+        messages: elements of the `history` tensor.
+        size: of the window.
+        provenance: of all messages.
+    """
+    is_new = records.size == 0
+    if is_new:
+        records.append(header_line(Header(str(uuid.uuid4()), *names)))
+    header = records.header()
+    index = KeyIndex(path.with_suffix(".keys"), records, header.generation if header else "")
+    try:
+        offset = index.find(digest)
+        replayed = None if offset is None else records.at(offset)
+        if replayed is not None and replayed.digest == digest:
+            return newest_window(records, size, replayed.end)
+        record = _next(records, digest, messages, provenance)
+        offset = records.append(record.line())
+        records.sync()
+        if is_new:
+            sync_folder(path.parent)
+        index.add(digest, offset, records.size)
+        return newest_window(records, size)
+    finally:
+        index.close()
+
+
+def _next(records: RecordFile, digest: str, messages: Sequence[str], provenance: Mapping[str, str]) -> Record:
+    newest = next(records.newest_first(), None)
+    record = Record(
+        first=newest.last + 1 if newest else 1,
+        messages=tuple(messages),
+        created=time.time(),
+        digest=digest,
+        count=(newest.count if newest else 0) + len(messages),
+        system=newest.system if newest else 0,
+        provenance=provenance,
+    )
+    return replace(record, system=records.size) if record.system_message() is not None else record

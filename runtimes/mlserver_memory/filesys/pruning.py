@@ -1,0 +1,61 @@
+"""Rewriting a conversation's file without what is to go."""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from .records import Header, Record, RecordFile, header_line
+
+REPLAY_SECONDS = 7 * 24 * 3600
+"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
+that it could deliver again."""
+
+
+def pruned(
+    records: RecordFile, older_than: float | None = None, max_messages: int | None = None
+) -> tuple[int, list[Record]]:
+    """How many messages go, and the records that are left; without limits, all go."""
+    old = list(records.oldest_first())
+    if not old:
+        return 0, []
+    everything = older_than is None and max_messages is None
+    cut = old[-1].last if everything else old[-1].last - max_messages if max_messages is not None else 0
+    system = next((message for record in reversed(old) if (message := record.system_message())), None)
+    left: list[Record] = []
+    for record in old:
+        is_old = older_than is not None and record.created < older_than
+        left.append(_without(record, record.last if is_old else cut))
+    first = next((record.first for record in left if record.messages), None)
+    if first is None:
+        # Nothing is left: sequences begin anew, and a replay of what was removed finds nothing.
+        left = [replace(record, first=1) for record in left]
+    elif system is not None and system.sequence < first:
+        pin = next(record for record in old if record.first <= system.sequence <= record.last)
+        left.insert(0, replace(pin, first=system.sequence, messages=(system.record,), digest=""))
+    removed = sum(len(record.messages) for record in old) - sum(len(record.messages) for record in left)
+    forget = time.time() - REPLAY_SECONDS
+    return removed, [record for record in left if record.messages or record.created > forget]
+
+
+def _without(record: Record, cut: int) -> Record:
+    """The record without the messages up to sequence `cut`."""
+    gone = min(max(cut + 1 - record.first, 0), len(record.messages))
+    return replace(record, first=record.first + gone, messages=record.messages[gone:])
+
+
+def rewritten(header: Header, records: Sequence[Record]) -> bytes:
+    """The whole file, as a new generation."""
+    return b"".join(_lines(header, records))
+
+
+def _lines(header: Header, records: Sequence[Record]) -> Iterator[bytes]:
+    line = header_line(replace(header, generation=str(uuid.uuid4())))
+    offset = count = system = 0
+    yield line
+    for record in records:
+        offset += len(line)
+        count += len(record.messages)
+        system = offset if record.system_message() is not None else system
+        line = replace(record, count=count, system=system).line()
+        yield line

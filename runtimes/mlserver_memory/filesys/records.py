@@ -1,0 +1,242 @@
+"""The file of one conversation: a line a record, a record an append.
+
+    <CRC-32 of the JSON, 8 hex digits> {"format": 1, "generation": …, "namespace": …, "memory_id": …}
+    <CRC-32 of the JSON, 8 hex digits> {"first": 1, "count": 1, "created": …, "digest": …, "system": 0, "messages": […]}
+
+A record is one append and therefore all there or not at all: a line without its end is the torn tail of a write that
+nobody was told of. `system` is the offset of the record with the newest system message, so that neither a window nor
+a pinned message needs more than the tail and one seek. A record without messages remembers the key of an append whose
+messages were removed.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlserver_chat import StoredMessage
+from mlserver_chat.stores import SYSTEM_ROLES
+from mlserver_chat.tensors import Json, dumps
+
+_BLOCK = 16384
+"""Bytes of the first step backwards; each further one doubles."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a conversation's file."""
+
+    generation: str
+    """Changes whenever the file is rewritten, so that offsets into the old one are known to be stale."""
+    namespace: str
+    memory_id: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One append."""
+
+    first: int
+    """Sequence of its first message."""
+    messages: tuple[str, ...]
+    """The messages as elements of the `history` tensor."""
+    created: float
+    digest: str
+    count: int
+    """Messages of the conversation, these included."""
+    system: int
+    """Offset of the record with the newest system message up to this one, 0 for none."""
+    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
+    offset: int = 0
+    """Where its line begins."""
+    end: int = 0
+    """Where its line ends, newline included."""
+
+    @property
+    def last(self) -> int:
+        """Sequence of its last message; one less than `first` when its messages were removed."""
+        return self.first + len(self.messages) - 1
+
+    def stored(self) -> list[StoredMessage]:
+        """Its messages."""
+        return [
+            StoredMessage(self.first + index, message, self.created, self.provenance)
+            for index, message in enumerate(self.messages)
+        ]
+
+    def system_message(self) -> StoredMessage | None:
+        """Its newest system message."""
+        return next((message for message in reversed(self.stored()) if message.role in SYSTEM_ROLES), None)
+
+    def line(self) -> bytes:
+        """The record as it stands in the file."""
+        data: dict[str, Json] = {
+            "first": self.first,
+            "count": self.count,
+            "created": self.created,
+            "digest": self.digest,
+            "system": self.system,
+            "messages": [json.loads(message) for message in self.messages],
+        }
+        if self.provenance:
+            data["provenance"] = dict(self.provenance)
+        return _line(data)
+
+
+def header_line(header: Header) -> bytes:
+    """The header as it stands in the file."""
+    return _line({"format": 1, **asdict(header)})
+
+
+def _line(data: Mapping[str, Json]) -> bytes:
+    content = dumps(data).encode("utf-8")
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None when it is damaged."""
+    if len(line) < 10 or not line.endswith(b"\n"):
+        return None
+    content = line[9:-1]
+    if line[:9] != b"%08x " % zlib.crc32(content):
+        return None
+    return json.loads(content)
+
+
+class RecordFile:
+    """Reads and extends the open file of a conversation, whose lock the caller holds.
+
+    Args:
+        descriptor: the open file.
+        report: called with the offset of every damaged line that is met and passed over.
+    """
+
+    def __init__(self, descriptor: int, report: Callable[[int], None]):
+        self._file = descriptor
+        self._report = report
+        self.size = os.fstat(descriptor).st_size
+        """Bytes up to the end of the last whole line."""
+        self.torn = 0
+        """Bytes behind it, left by a write that was cut short."""
+        self._find_end()
+
+    def _find_end(self) -> None:
+        whole, step = self.size, 1
+        while whole > 0:
+            start = max(whole - step, 0)
+            newline = os.pread(self._file, whole - start, start).rfind(b"\n")
+            if newline >= 0:
+                whole = start + newline + 1
+                break
+            whole, step = start, _BLOCK
+        self.torn, self.size = self.size - whole, whole
+
+    def cut_torn_tail(self) -> None:
+        """Remove what a write that was cut short left behind."""
+        if self.torn:
+            os.ftruncate(self._file, self.size)
+            self.torn = 0
+
+    def header(self) -> Header | None:
+        """The header; None when the file is new or its first line is damaged."""
+        data = _parse(self._line_at(0)) if self.size else None
+        return None if data is None else Header(data["generation"], data["namespace"], data["memory_id"])
+
+    def at(self, offset: int) -> Record | None:
+        """The record whose line begins at `offset`; None when it is damaged."""
+        return self._record(self._line_at(offset), offset)
+
+    def newest_first(self, end: int | None = None) -> Iterator[Record]:
+        """The records before offset `end` (default: all), newest first."""
+        for offset, line in self._lines_back(self.size if end is None else end):
+            record = self._record(line, offset)
+            if record is not None:
+                yield record
+
+    def oldest_first(self, start: int = 0) -> Iterator[Record]:
+        """The records from offset `start` of a line on."""
+        offset = start
+        while offset < self.size:
+            line = self._line_at(offset)
+            record = self._record(line, offset)
+            offset += len(line)
+            if record is not None:
+                yield record
+
+    def offset_after(self, sequence: int) -> int:
+        """Where to start reading for messages whose sequence is over `sequence`: bisected, not scanned."""
+        low, high = 0, self.size
+        while high - low > _BLOCK:
+            middle = (low + high) // 2
+            record = next(self.newest_first(self._line_end(middle)), None)
+            if record is None or record.last <= sequence:
+                low = self._line_end(middle)
+            else:
+                high = middle
+        return low
+
+    def append(self, data: bytes) -> int:
+        """Write `data` at the end; returns its offset. A write that fails leaves nothing behind."""
+        offset = self.size
+        try:
+            if os.pwrite(self._file, data, offset) < len(data):
+                raise OSError("short write")
+        except OSError:
+            os.ftruncate(self._file, offset)
+            raise
+        self.size += len(data)
+        return offset
+
+    def sync(self) -> None:
+        """Make what was written last."""
+        os.fsync(self._file)
+
+    def _record(self, line: bytes, offset: int) -> Record | None:
+        data = _parse(line)
+        if data is None:
+            self._report(offset)
+            return None
+        if "format" in data:
+            return None
+        return Record(
+            data["first"],
+            tuple(dumps(message) for message in data["messages"]),
+            data["created"],
+            data["digest"],
+            data["count"],
+            data["system"],
+            data.get("provenance", {}),
+            offset,
+            offset + len(line),
+        )
+
+    def _line_at(self, offset: int) -> bytes:
+        block, data = _BLOCK, b""
+        while offset + len(data) < self.size:
+            data += os.pread(self._file, min(block, self.size - offset - len(data)), offset + len(data))
+            newline = data.find(b"\n")
+            if newline >= 0:
+                return data[: newline + 1]
+            block *= 2
+        return data
+
+    def _line_end(self, offset: int) -> int:
+        """Where the line ends that holds the byte at `offset`."""
+        return offset + len(self._line_at(offset))
+
+    def _lines_back(self, end: int) -> Iterator[tuple[int, bytes]]:
+        block, start, rest = _BLOCK, end, b""
+        while start > 0:
+            size = min(block, start)
+            start -= size
+            block *= 2
+            pieces = (os.pread(self._file, size, start) + rest).split(b"\n")
+            lines = [piece + b"\n" for piece in pieces[:-1]]
+            # The first line may begin before this block, unless the block begins the file.
+            rest = b"" if start == 0 else lines.pop(0)
+            offset = start + len(rest) + sum(map(len, lines))
+            for line in reversed(lines):
+                offset -= len(line)
+                yield offset, line

@@ -1,0 +1,188 @@
+"""`MemoryStore` over files, one a conversation."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from mlserver_chat import AppendKey, ConversationInfo, Message, NotReachable, StoredMessage, StoreStats, Window
+from mlserver_chat.identity import hashed
+
+from ..naming import conversation_id
+from .conversation import append, newest_window
+from .files import reading, remove, replace, writing
+from .pruning import pruned, rewritten
+from .records import Header
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_THREADS = 16
+_PAGE = 100
+"""Files a page of `list`."""
+
+
+class FileSysStore:
+    """Conversations in files, one each, under hashed names.
+
+    Every access holds the file's lock (`flock`), exclusive to write and shared to read, so that any number of stores
+    in any number of processes of one machine may share a folder.
+
+    Args:
+        root: the folder; made when absent.
+    """
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._namespace = ""
+        self._threads = ThreadPoolExecutor(_THREADS, "memory-files")
+        self._damage: list[str] = []
+
+    def scope(self, namespace: str) -> "FileSysStore":
+        """The same folder seen from another namespace."""
+        scoped = object.__new__(FileSysStore)
+        scoped.__dict__.update(self.__dict__, _namespace=namespace)
+        return scoped
+
+    async def open(self) -> None:
+        """Make the folder."""
+        logger.info("memory is stored in %s", self._root)
+        await self._run(lambda: self._folder.mkdir(parents=True, exist_ok=True, mode=0o700))
+
+    async def append(
+        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+    ) -> Window:
+        """Append one record, once a key."""
+        path, names = self._path(key.memory_id), (self._namespace, key.memory_id)
+        lines = [message.to_history() for message in messages]
+
+        def write() -> Window:
+            with writing(path, self._report) as records:
+                return append(path, records, names, key.digest, lines, size, dict(provenance or {}))
+
+        return await self._run(write)
+
+    async def window(self, memory_id: str, size: int) -> Window:
+        """The newest `size` messages, read from the end of the file."""
+
+        def read() -> Window:
+            with reading(self._path(memory_id), self._report) as records:
+                return Window() if records is None else newest_window(records, size)
+
+        return await self._run(read)
+
+    async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+        """A page of messages."""
+
+        def read() -> list[StoredMessage]:
+            found: list[StoredMessage] = []
+            with reading(self._path(memory_id), self._report) as records:
+                for record in records.oldest_first(records.offset_after(after)) if records is not None else ():
+                    found += [message for message in record.stored() if message.sequence > after]
+                    if len(found) >= limit:
+                        break
+            return found[:limit]
+
+        return await self._run(read)
+
+    async def conversations(self) -> AsyncIterator[ConversationInfo]:
+        """All conversations, in the order of their hashes."""
+        paths = await self._run(self._paths)
+        for start in range(0, len(paths), _PAGE):
+            page = paths[start : start + _PAGE]
+            for info in await self._run(partial(self._infos, page)):
+                if info is not None:
+                    yield info
+
+    async def delete(self, memory_id: str) -> int:
+        """Remove a conversation; the keys of its appends stay known, so that a replay doesn't bring it back."""
+        return await self._run(lambda: self._prune(self._path(memory_id)))
+
+    async def prune(
+        self,
+        older_than: float | None = None,
+        max_messages: int | None = None,
+        memory_id: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Remove what is too old or too much, a file at a time."""
+        if older_than is None and max_messages is None:
+            return 0
+        paths = await self._run(self._paths) if memory_id is None else [self._path(memory_id)]
+        removed = 0
+        for path in paths:
+            removed += await self._run(partial(self._prune, path, older_than, max_messages, dry_run))
+        return removed
+
+    async def stats(self) -> StoreStats:
+        """What the store holds, and the damage met since it was opened."""
+        try:
+            counts = [info.messages async for info in self.conversations()]
+        except NotReachable as error:
+            return StoreStats(0, 0, reachable=False, detail=str(error))
+        return StoreStats(len(counts), sum(counts), detail="; ".join(self._damage))
+
+    async def aclose(self) -> None:
+        """Finish what was begun."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    @property
+    def _folder(self) -> Path:
+        return self._root / (hashed(self._namespace) if self._namespace else "default")
+
+    def _path(self, memory_id: str) -> Path:
+        name = conversation_id(self._namespace, memory_id)
+        return self._folder / name[:2] / f"{name}.log"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("??/*.log"))
+
+    def _infos(self, paths: Sequence[Path]) -> list[ConversationInfo | None]:
+        return [self._info(path) for path in paths]
+
+    def _info(self, path: Path) -> ConversationInfo | None:
+        with reading(path, self._report) as records:
+            header = records.header() if records is not None else None
+            newest = next(records.newest_first(), None) if records is not None else None
+            if header is None or newest is None or not newest.count:
+                return None
+            return ConversationInfo(header.memory_id, newest.count, newest.created)
+
+    def _prune(
+        self,
+        path: Path,
+        older_than: float | None = None,
+        max_messages: int | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        if not path.exists():
+            return 0
+        with writing(path, self._report) as records:
+            removed, left = pruned(records, older_than, max_messages)
+            if dry_run:
+                return removed
+            if not left:
+                remove(path)
+            elif removed:
+                replace(path, rewritten(records.header() or Header("", self._namespace, ""), left))
+        return removed
+
+    def _report(self, path: Path, what: str) -> None:
+        found = f"{what} of {path.name}"
+        if found not in self._damage:
+            logger.error("the memory store found %s", found)
+            self._damage.append(found)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            try:
+                return work()
+            except OSError as error:
+                logger.error("the memory store in %s failed: %s", self._root, error.strerror)
+                raise NotReachable(f"the memory store can't be used: {error.strerror}") from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)

@@ -1,0 +1,8 @@
+"""Under which name a conversation is stored."""
+
+from mlserver_chat.identity import hashed
+
+
+def conversation_id(namespace: str, memory_id: str) -> str:
+    """SHA-256 of namespace and `memory_id`, 64 hex digits. NUL parts them, which no `memory_id` holds."""
+    return hashed(f"{namespace}\0{memory_id}" if namespace else memory_id)

@@ -1,0 +1,109 @@
+"""Settings of the memory runtime: every key that the LLM Module documents, and ours."""
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from mlserver_chat import Secret, Settings
+from mlserver_chat.codec import CHAT_TENSORS
+from mlserver_chat.prompts import PromptUtils
+
+_REQUIRED_TENSORS = ("role", "content")
+
+
+class WindowSettings(Settings):
+    """What both kinds of store share."""
+
+    env_prefix = "MLSERVER_MODEL_MEMORY_"
+
+    model_type: Literal["chat.completions"] = "chat.completions"
+    """Kind of conversation; there is one."""
+    window_size: int = Field(default=10, ge=1)
+    """Messages to return, including the system message."""
+    tensor_names: list[str] = ["role", "content", "type"]
+    """Tensors stored for each message: of `role`, `content`, `type`, `tool_calls`, `tool_call_id`."""
+    output_tensors: list[str] = []
+    """Tensors of the message just stored to give back besides `history`; names from `tensor_names`."""
+    pin_system: bool = True
+    """Keep the newest system message in the window when the window slides past it."""
+
+    @field_validator("tensor_names")
+    @classmethod
+    def _known_tensors(cls, names: list[str]) -> list[str]:
+        unknown = [name for name in names if name not in CHAT_TENSORS]
+        missing = [name for name in _REQUIRED_TENSORS if name not in names]
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is not a tensor of a message; expected {', '.join(CHAT_TENSORS)}")
+        if missing:
+            raise ValueError(f"'{missing[0]}' is missing; a message can't do without it")
+        return names
+
+    @model_validator(mode="after")
+    def _echoed_are_stored(self) -> "WindowSettings":
+        for name in self.output_tensors:
+            if name not in self.tensor_names:
+                raise ValueError(f"'output_tensors' names '{name}', which 'tensor_names' lacks")
+        return self
+
+
+class FileSysSettings(WindowSettings):
+    """Store in files, one a conversation."""
+
+    path: str = "data"
+    """Folder of the store, relative to `MLSERVER_LLM_DATA`, else to the working directory."""
+
+
+class SqlSettings(WindowSettings):
+    """Store in any database that SQLAlchemy knows: SQLite, PostgreSQL, MySQL or MariaDB, SQL Server, Oracle."""
+
+    url: Secret
+    """SQLAlchemy URL, e.g. `postgresql+pg8000://user:password@host:5432/db` or `sqlite:///support.db` (relative to
+    `MLSERVER_LLM_DATA`, else to the working directory). It holds a password: refer to it by `env:NAME` or
+    `file:/path`."""
+    connection_options: dict[str, Any] = {}
+    """Options of SQLAlchemy's `create_engine`, e.g. `{"pool_size": 20}`."""
+    table_prefix: str = "memory_"
+    """What the names of the tables begin with."""
+    table_schema: str | None = None
+    """Schema of the tables; default: the connection's own."""
+
+
+def _class_name(config: Any) -> str:
+    """The union's member, by the `database` that stands beside `config`."""
+    if not isinstance(config, dict):
+        return type(config).__name__
+    return "SqlSettings" if cast(dict[str, Any], config).get("database") == "sql" else "FileSysSettings"
+
+
+def _without_database(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {key: value for key, value in cast(dict[str, Any], config).items() if key != "database"}
+
+
+_ForFiles = Annotated[FileSysSettings, BeforeValidator(_without_database), Tag("FileSysSettings")]
+_ForSql = Annotated[SqlSettings, BeforeValidator(_without_database), Tag("SqlSettings")]
+
+
+class MemorySettings(Settings):
+    """Settings of `mlserver_memory.ConversationalMemory`."""
+
+    env_prefix = "MLSERVER_MODEL_MEMORY_"
+
+    database: Literal["filesys", "sql"]
+    """Kind of store: `filesys` for one machine, `sql` for more."""
+    config: Annotated[_ForFiles | _ForSql, Discriminator(_class_name)] = Field(
+        default=cast(Any, None), validate_default=True
+    )
+    """The store and the window."""
+    prompt_utils: PromptUtils | None = None
+    """Accepted, as in the LLM Module; memory renders no prompt."""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _name_the_database(cls, config: Any, info: ValidationInfo) -> Any:
+        if config is None:
+            config = {}
+        if isinstance(config, dict):
+            return cast(dict[str, Any], config) | {"database": info.data.get("database", "filesys")}
+        return config

@@ -1,0 +1,5 @@
+"""Conversations in a SQL database."""
+
+from .store import SqlStore
+
+__all__ = ["SqlStore"]

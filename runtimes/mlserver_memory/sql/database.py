@@ -1,0 +1,221 @@
+"""One database: its pool, its threads, what its errors mean, and whether it can be reached."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, SettingsError, data_folder
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 4
+"""Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
+_REST_SECONDS = 1.0
+"""How long a database that could not be reached is left alone."""
+_CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
+    "pg8000": {"timeout": 10},
+    "psycopg": {"connect_timeout": 10},
+    "pymysql": {"connect_timeout": 10},
+    "pymssql": {"login_timeout": 10},
+    "oracledb": {"tcp_connect_timeout": 10.0},
+    "pysqlite": {"timeout": 30},
+}
+"""Seconds to wait for a connection (for SQLite, for another process's transaction), where the URL says nothing."""
+_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213"))
+"""Deadlock and serialisation failure: SQLSTATE, or the number where a driver gives that instead."""
+
+_file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""A lock for each SQLite file: the writers of this process queue here, which is fair and doesn't poll."""
+
+
+class Database:
+    """Runs transactions in threads.
+
+    Args:
+        url: SQLAlchemy URL; a relative SQLite file resolves against the data folder.
+        options: options of `create_engine`.
+        migrate: brings the schema up to date, in a transaction of its own, before the first other transaction.
+
+    Raises:
+        SettingsError: a URL or an option that SQLAlchemy refuses, or a driver that isn't installed.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection], None]):
+        self._url = _resolved(url)
+        self._engine = _engine(self._url, options)
+        self._migrate = migrate
+        self._migrated = False
+        self._migration = threading.Lock()
+        self._failure = ""
+        self._retry_at = 0.0
+        self._name = f"{self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}"
+        threads = int(options.get("pool_size", 5)) + int(options.get("max_overflow", 10))
+        self._threads = ThreadPoolExecutor(max(threads, 1), "memory-sql")
+        is_sqlite = self.dialect == "sqlite"
+        # SQLite has one writer at a time: more threads would only wait, and leave none to the readers.
+        self._writers = ThreadPoolExecutor(1, "memory-sqlite") if is_sqlite else self._threads
+        self._file_lock = _file_locks[str(self._url.database)] if is_sqlite else None
+
+    @property
+    def dialect(self) -> str:
+        """SQLAlchemy's name of the dialect."""
+        return self._engine.dialect.name
+
+    @property
+    def failure(self) -> str:
+        """Why the database can't be reached; "" when it can."""
+        return self._failure
+
+    async def open(self) -> None:
+        """Reach the database and bring its schema up to date."""
+        await self.write(lambda connection: None)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work, False)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction; a cancelled caller leaves it to finish.
+
+        Raises:
+            IntegrityError: a constraint of the schema was violated; nothing was written.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, work, True)
+
+    async def aclose(self) -> None:
+        """Wait for running transactions and close the pool."""
+        await asyncio.to_thread(self._writers.shutdown)
+        await asyncio.to_thread(self._threads.shutdown)
+        self._engine.dispose()
+
+    def _run(self, work: Callable[[Connection], T], is_write: bool) -> T:
+        if self._failure and time.monotonic() < self._retry_at:
+            raise NotReachable("the memory store can't be reached")
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._migrate_once()
+                result = self._transaction(work, is_write)
+            except IntegrityError:
+                raise
+            except (DBAPIError, PoolTimeout) as error:
+                if attempt + 1 < _ATTEMPTS and _may_retry(error):
+                    time.sleep(0.01 * attempt)
+                    continue
+                raise self._translate(error) from None
+            self._reached()
+            return result
+        raise InternalError()
+
+    def _transaction(self, work: Callable[[Connection], T], is_write: bool) -> T:
+        if self._file_lock is not None and is_write:
+            with self._file_lock, self._engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
+                return work(connection)
+        with self._engine.begin() as connection:
+            return work(connection)
+
+    def _migrate_once(self) -> None:
+        if self._migrated:
+            return
+        with self._migration:
+            if not self._migrated:
+                self._transaction(self._migrate, True)
+                self._migrated = True
+
+    def _reached(self) -> None:
+        if self._failure:
+            logger.warning("the memory store %s can be reached again", self._name)
+            self._failure = ""
+
+    def _translate(self, error: DBAPIError | PoolTimeout) -> ChatError:
+        if isinstance(error, PoolTimeout):
+            return NotReachable("the memory store has no connection free")
+        if isinstance(error, DataError):
+            return InvalidInput("the memory store can't hold this text")
+        reason = f"{type(error.orig).__name__} {_code(error)}".strip()
+        if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+            logger.error("the memory store %s refused a statement: %s", self._name, reason)
+            return InternalError()
+        if not self._failure:
+            logger.error("the memory store %s can't be reached: %s", self._name, reason)
+        self._failure = reason
+        self._retry_at = time.monotonic() + _REST_SECONDS
+        return NotReachable("the memory store can't be reached")
+
+
+def _resolved(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError("'parameters.extra.config.url' is not a SQLAlchemy URL") from None
+    if parsed.get_backend_name() != "sqlite":
+        return parsed
+    if not parsed.database or parsed.database == ":memory:" or "memory" in str(parsed.query.get("mode", "")):
+        raise SettingsError("'parameters.extra.config.url' names a SQLite database in memory; expected a file")
+    path = data_folder() / parsed.database
+    logger.info("memory is stored in %s", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return parsed.set(database=str(path))
+
+
+def _engine(url: URL, options: dict[str, Any]) -> Engine:
+    try:
+        driver = url.get_dialect()().driver
+        connect = _CONNECT_TIMEOUT.get(driver, {}) | dict(options.get("connect_args", {}))
+        connect = {key: value for key, value in connect.items() if key not in url.query}
+        # Values of a statement are messages and ids: they must not show in errors and logs.
+        engine = create_engine(url, **(options | {"connect_args": connect, "hide_parameters": True}))
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"'parameters.extra.config.url' needs the driver '{error.name}'; install it") from None
+    except (ArgumentError, TypeError, ValueError):
+        raise SettingsError(
+            "'parameters.extra.config' has a 'url' or 'connection_options' that SQLAlchemy refuses"
+        ) from None
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Write-ahead log, and no commit answered before it is on the disk (`synchronous=FULL`)."""
+    connection.isolation_level = None
+    # Two processes that turn a new file to WAL at once: SQLite refuses the second without waiting.
+    for pause in (0.02, 0.1, 0.5, None):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except Exception:
+            if pause is None:
+                raise
+            time.sleep(pause)
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _code(error: DBAPIError) -> str:
+    """What the database calls the error: SQLSTATE or number."""
+    orig: Any = error.orig
+    code = getattr(orig, "sqlstate", None) or getattr(orig, "sqlite_errorname", None)
+    if code is None and orig is not None and orig.args:
+        first: Any = orig.args[0]
+        # pg8000 gives the server's fields as a dictionary, `C` being the SQLSTATE; others begin with a number.
+        code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else first
+    return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
+
+
+def _may_retry(error: DBAPIError | PoolTimeout) -> bool:
+    return isinstance(error, DBAPIError) and (error.connection_invalidated or _code(error) in _RACE_LOST)

@@ -1,0 +1,97 @@
+"""Removing what is too old or too much, a conversation a transaction."""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, false, func, or_, select, update
+
+from .schema import Tables
+
+REPLAY_SECONDS = 7 * 24 * 3600
+"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
+that it could deliver again."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """One pass over a store.
+
+    `older_than` is in seconds since the epoch; without both limits, nothing goes.
+    """
+
+    tables: Tables
+    namespace_id: str
+    older_than: float | None
+    max_messages: int | None
+
+    def candidates(self, connection: Connection, after: str, limit: int, only: str | None = None) -> list[str]:
+        """Ids of conversations that may have something to remove, in order, over `after`."""
+        conversations = self.tables.conversations.c
+        due: ColumnElement[bool] = false()
+        if self.max_messages is not None:
+            due = or_(due, conversations.messages > self.max_messages)
+        if self.older_than is not None:
+            due = or_(due, conversations.oldest < self.older_than)
+        this = conversations.id == only if only is not None else conversations.id > after
+        query = select(conversations.id).where(conversations.namespace_id == self.namespace_id, this, due)
+        return [row.id for row in connection.execute(query.order_by(conversations.id).limit(limit))]
+
+    def prune(self, connection: Connection, identity: str, dry_run: bool) -> int:
+        """Remove what is to go of one conversation; returns how many messages that is."""
+        conversations, messages = self.tables.conversations.c, self.tables.messages.c
+        # The conversation's row is the lock that appends wait for.
+        query = select(conversations.last, conversations.system, conversations.messages)
+        row = connection.execute(query.where(conversations.id == identity).with_for_update()).first()
+        if row is None:
+            return 0
+        mine = messages.conversation == identity
+        doomed = and_(mine, self._doomed(int(row.last)))
+        first_kept = connection.scalar(select(func.min(messages.sequence)).where(mine, ~self._doomed(int(row.last))))
+        if first_kept is not None:
+            doomed = and_(doomed, messages.sequence != row.system)
+        if dry_run:
+            return int(connection.scalar(select(func.count()).where(doomed)) or 0)
+        removed = connection.execute(delete(self.tables.messages).where(doomed)).rowcount
+        if first_kept is None:
+            forget_conversation(connection, self.tables, identity)
+            return removed
+        oldest = connection.scalar(select(func.min(messages.created)).where(mine, messages.sequence >= first_kept))
+        connection.execute(
+            update(self.tables.conversations)
+            .where(conversations.id == identity)
+            .values(messages=conversations.messages - removed, oldest=oldest)
+        )
+        self._forget_keys(connection, identity, int(first_kept))
+        return removed
+
+    def forget_deleted(self, connection: Connection) -> None:
+        """Forget the keys of appends to conversations that were deleted long ago."""
+        appends = self.tables.appends.c
+        stale = and_(appends.last == 0, appends.created < time.time() - REPLAY_SECONDS)
+        connection.execute(delete(self.tables.appends).where(stale))
+
+    def _doomed(self, last: int) -> ColumnElement[bool]:
+        messages = self.tables.messages.c
+        doomed: ColumnElement[bool] = false()
+        if self.max_messages is not None:
+            doomed = or_(doomed, messages.sequence <= last - self.max_messages)
+        if self.older_than is not None:
+            doomed = or_(doomed, messages.created < self.older_than)
+        return doomed
+
+    def _forget_keys(self, connection: Connection, identity: str, first_kept: int) -> None:
+        appends = self.tables.appends.c
+        stale = and_(
+            appends.conversation == identity,
+            appends.last < first_kept,
+            appends.created < time.time() - REPLAY_SECONDS,
+        )
+        connection.execute(delete(self.tables.appends).where(stale))
+
+
+def forget_conversation(connection: Connection, tables: Tables, identity: str) -> None:
+    """Remove a conversation's row. The keys of its appends stay: a replay of what was deleted stores nothing and finds
+    nothing, and sequences begin anew."""
+    appends = tables.appends.c
+    connection.execute(delete(tables.conversations).where(tables.conversations.c.id == identity))
+    connection.execute(update(tables.appends).where(appends.conversation == identity).values(last=0, system=0))

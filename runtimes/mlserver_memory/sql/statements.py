@@ -1,0 +1,84 @@
+"""Every statement of the SQL store, built once for its tables; values are always bound."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Column,
+    Double,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from .schema import Tables
+
+
+class Statements:
+    """The statements over `tables`. The names of bound values begin with `p_`, so that none meets a column's."""
+
+    def __init__(self, tables: Tables):
+        conversations, messages, appends = tables.conversations.c, tables.messages.c, tables.appends.c
+        this = conversations.id == bindparam("p_id")
+        columns = (messages.sequence, messages.record, messages.created, messages.provenance)
+        row = messages.conversation == bindparam("p_id")
+
+        offset: BindParameter[int] = bindparam("p_offset", type_=BigInteger)
+        count: BindParameter[int] = bindparam("p_count", type_=BigInteger)
+        now: BindParameter[float] = bindparam("p_now", type_=Double)
+        newest_system = case((offset > 0, conversations.last + offset), else_=conversations.system)
+        # MySQL evaluates from left to right: `system` needs the old `last`.
+        values: list[tuple[Column[Any], Any]] = [
+            (conversations.system, newest_system),
+            (conversations.last, conversations.last + count),
+            (conversations.messages, conversations.messages + count),
+            (conversations.updated, now),
+        ]
+        self.reserve = update(tables.conversations).where(this).ordered_values(*values)
+        """Take `p_count` sequences; the row stays locked until the transaction ends."""
+        self.ends = select(conversations.last, conversations.system).where(this)
+        self.reserve_returning = self.reserve.returning(conversations.last, conversations.system)
+        self.add_conversation = insert(tables.conversations)
+        self.add_messages = insert(tables.messages)
+        self.add_append = insert(tables.appends)
+        self.replayed = select(appends.last, appends.system).where(
+            and_(appends.conversation == bindparam("p_id"), appends.digest == bindparam("p_digest"))
+        )
+
+        self.range = (
+            select(*columns)
+            .where(row, messages.sequence > bindparam("p_after"), messages.sequence <= bindparam("p_until"))
+            .order_by(messages.sequence)
+        )
+        """One range of the primary key."""
+        self.range_and_system = self.range.order_by(None).union_all(
+            select(*columns).where(row, messages.sequence == bindparam("p_system"))
+        )
+        self.page = (
+            select(*columns)
+            .where(row, messages.sequence > bindparam("p_after"))
+            .order_by(messages.sequence)
+            .limit(bindparam("p_limit"))
+        )
+        self.list = (
+            select(tables.conversations)
+            .where(
+                conversations.namespace_id == bindparam("p_namespace"),
+                conversations.id > bindparam("p_after"),
+                conversations.messages > literal(0),
+            )
+            .order_by(conversations.id)
+            .limit(bindparam("p_limit"))
+        )
+        self.stats = select(func.count(), func.coalesce(func.sum(conversations.messages), 0)).where(
+            conversations.namespace_id == bindparam("p_namespace"), conversations.messages > literal(0)
+        )
+
+        self.delete_messages = delete(tables.messages).where(row)

@@ -1,0 +1,160 @@
+"""`MemoryStore` over SQLAlchemy Core."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from mlserver_chat import (
+    AppendKey,
+    ConversationInfo,
+    InternalError,
+    Message,
+    NotReachable,
+    StoredMessage,
+    StoreStats,
+    Window,
+)
+from mlserver_chat.identity import hashed
+
+from ..naming import conversation_id
+from .database import Database
+from .migrations import migrate
+from .pruning import Pruning, forget_conversation
+from .rows import Append, read_window, stored_message
+from .schema import make_tables
+from .statements import Statements
+
+_PAGE = 500
+"""Conversations a page of `list` and `prune`."""
+_RACES = 5
+"""Tries of an append that met another one of the same conversation."""
+
+
+class SqlStore:
+    """Conversations in any database that SQLAlchemy knows.
+
+    Args:
+        url: SQLAlchemy URL.
+        options: options of `create_engine`.
+        prefix: what the tables' names begin with.
+        schema: the tables' schema; None is the connection's own.
+    """
+
+    def __init__(
+        self, url: str, options: Mapping[str, Any] | None = None, prefix: str = "memory_", schema: str | None = None
+    ):
+        self._tables = make_tables(prefix, schema)
+        self._statements = Statements(self._tables)
+        self._database = Database(url, dict(options or {}), lambda connection: migrate(connection, self._tables))
+        self._namespace = ""
+
+    def scope(self, namespace: str) -> "SqlStore":
+        """The same database seen from another namespace."""
+        scoped = object.__new__(SqlStore)
+        scoped.__dict__.update(self.__dict__, _namespace=namespace)
+        return scoped
+
+    async def open(self) -> None:
+        """Reach the database and bring its schema up to date."""
+        await self._database.open()
+
+    async def append(
+        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+    ) -> Window:
+        """Append in one transaction, once a key."""
+        append = Append(
+            self._statements,
+            self._id(key.memory_id),
+            self._namespace,
+            key.memory_id,
+            key.digest,
+            messages,
+            dict(provenance or {}),
+            size,
+        )
+        for _ in range(_RACES):
+            try:
+                return await self._database.write(append.run)
+            except IntegrityError:
+                # A replay; or two first messages of one conversation at once, and then the next try finds its row.
+                replayed = await self._database.read(append.replayed)
+                if replayed is not None:
+                    return replayed
+        raise InternalError()
+
+    async def window(self, memory_id: str, size: int) -> Window:
+        """The newest `size` messages."""
+        identity = self._id(memory_id)
+
+        def read(connection: Connection) -> Window:
+            ends = connection.execute(self._statements.ends, {"p_id": identity}).first()
+            return Window() if ends is None else read_window(connection, self._statements, identity, ends, size)
+
+        return await self._database.read(read)
+
+    async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
+        """A page of messages."""
+        values = {"p_id": self._id(memory_id), "p_after": after, "p_limit": limit}
+        rows = await self._database.read(lambda connection: connection.execute(self._statements.page, values).all())
+        return [stored_message(row) for row in rows]
+
+    async def conversations(self) -> AsyncIterator[ConversationInfo]:
+        """All conversations, in the order of their hashes."""
+        values = {"p_namespace": hashed(self._namespace), "p_after": "", "p_limit": _PAGE}
+        while True:
+            rows = await self._database.read(lambda connection: connection.execute(self._statements.list, values).all())
+            for row in rows:
+                yield ConversationInfo(row.memory_id, int(row.messages), row.updated)
+            if len(rows) < _PAGE:
+                return
+            values["p_after"] = rows[-1].id
+
+    async def delete(self, memory_id: str) -> int:
+        """Remove a conversation; the keys of its appends stay known, so that a replay doesn't bring it back."""
+        identity = self._id(memory_id)
+
+        def work(connection: Connection) -> int:
+            # The conversation's row first: it is the lock that appends wait for.
+            forget_conversation(connection, self._tables, identity)
+            return connection.execute(self._statements.delete_messages, {"p_id": identity}).rowcount
+
+        return await self._database.write(work)
+
+    async def prune(
+        self,
+        older_than: float | None = None,
+        max_messages: int | None = None,
+        memory_id: str | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Remove what is too old or too much, a conversation a transaction."""
+        pruning = Pruning(self._tables, hashed(self._namespace), older_than, max_messages)
+        only = None if memory_id is None else self._id(memory_id)
+        removed, page = 0, [""]
+        while page:
+            page = await self._database.read(partial(pruning.candidates, after=page[-1], limit=_PAGE, only=only))
+            for identity in page:
+                removed += await self._database.write(partial(pruning.prune, identity=identity, dry_run=dry_run))
+            page = [] if only is not None else page
+        if not dry_run:
+            await self._database.write(pruning.forget_deleted)
+        return removed
+
+    async def stats(self) -> StoreStats:
+        """What the store holds."""
+        values = {"p_namespace": hashed(self._namespace)}
+        try:
+            row = await self._database.read(lambda connection: connection.execute(self._statements.stats, values).one())
+        except NotReachable:
+            return StoreStats(0, 0, reachable=False, detail=self._database.failure)
+        return StoreStats(int(row[0]), int(row[1]))
+
+    async def aclose(self) -> None:
+        """Finish running transactions and close the pool."""
+        await self._database.aclose()
+
+    def _id(self, memory_id: str) -> str:
+        return conversation_id(self._namespace, memory_id)

@@ -1,0 +1,41 @@
+"""What part of a conversation a step gets to see."""
+
+import json
+from collections.abc import Sequence
+
+from mlserver_chat import Message, StoredMessage, Window
+
+
+def shape_window(window: Window, size: int, pin_system: bool = True) -> list[StoredMessage]:
+    """At most `size` messages, oldest first, that a chat model accepts.
+
+    The newest system message stays when the window slides past it (a window of one is the newest message alone).
+    A tool result whose call was cut off is left out: a chat model refuses it.
+    """
+    messages = list(window.messages)
+    # Sequences have no gaps, so that a whole conversation of n messages ends at n.
+    is_cut = bool(messages) and messages[-1].sequence != len(messages)
+    if pin_system and window.system is not None and size > 1:
+        messages = [window.system, *messages[-(size - 1) :]]
+    return _without_orphans(messages) if is_cut else messages
+
+
+def _without_orphans(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
+    if not any(stored.role == "tool" for stored in messages):
+        return list(messages)
+    kept: list[StoredMessage] = []
+    calls: set[str] = set()
+    for stored in messages:
+        message = stored.message
+        if message.role == "tool" and not _has_call(message, calls, kept):
+            continue
+        calls.update(json.loads(call).get("id", "") for call in message.tool_calls)
+        kept.append(stored)
+    return kept
+
+
+def _has_call(result: Message, calls: set[str], before: Sequence[StoredMessage]) -> bool:
+    """Whether the call is in the window; without an id, whether any message could hold it."""
+    if result.tool_call_id:
+        return result.tool_call_id in calls
+    return any(stored.role == "assistant" for stored in before)
