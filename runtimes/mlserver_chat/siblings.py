@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from mlserver import MLModel, ModelSettings
+from mlserver import MLModel, MLServer, ModelSettings
 from mlserver.errors import ModelNotFound
+from mlserver.handlers import DataPlane
 from mlserver.registry import MultiModelRegistry
 
 from .errors import SettingsError
@@ -34,6 +35,16 @@ def find_registry() -> MultiModelRegistry | None:
             return owner
         frame = frame.f_back
     return None
+
+
+def find_data_plane(registry: MultiModelRegistry | None) -> DataPlane | None:
+    """The data plane of the server that `registry` belongs to, through which requests from outside reach models; None
+    in a worker process, which has a registry of its own and no server."""
+    # The server registers its own methods to be called when a model loads.
+    hooks = registry._on_model_load if registry else []  # pyright: ignore[reportPrivateUsage]
+    servers = (getattr(hook, "__self__", None) for hook in hooks)
+    server = next((each for each in servers if isinstance(each, MLServer)), None)
+    return server._data_plane if server else None  # pyright: ignore[reportPrivateUsage]
 
 
 async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSettings, timeout: float) -> MLModel:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+from mlserver.registry import MultiModelRegistry
 
+from mlserver_chat.siblings import find_data_plane
 from support import Server, outputs, start_mlserver, text
 
 CODE = """
@@ -85,3 +87,7 @@ def test_a_server_that_is_not_there_is_not_reachable(mlserver: Callable[..., Ser
     remote = mlserver({"remote": settings("Caller", llm_uri="http://127.0.0.1:9")}, files=FILES)
     answer: httpx2.Response = remote.infer("remote", [text("x", "y")])
     assert answer.status_code == 503 and "not reachable" in answer.json()["error"]
+
+
+def test_a_registry_without_a_server_has_no_data_plane() -> None:
+    assert find_data_plane(None) is None and find_data_plane(MultiModelRegistry()) is None

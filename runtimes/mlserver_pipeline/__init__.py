@@ -1,0 +1,7 @@
+"""A Seldon Pipeline manifest, run in this process."""
+
+from .manifest import PipelineManifest, read_manifests
+from .runtime import Pipeline
+from .settings import PipelineSettings
+
+__all__ = ["Pipeline", "PipelineManifest", "PipelineSettings", "read_manifests"]

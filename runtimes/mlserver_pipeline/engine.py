@@ -1,0 +1,241 @@
+"""Requests on their way through pipelines: what arrives where, what fires, what comes out.
+
+Every request has streams, joins and times of its own, as Core 2 joins by request. Nothing here knows MLServer: a model
+is an async function from message to message.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .errors import step_error
+from .graph import Graph, Node
+from .joins import Fold, Join, keep_left
+from .messages import Message, Record
+from .references import Topic
+from .trace import NodeTrace, describe_stall
+
+Call = Callable[[str, Message, Mapping[str, str]], Awaitable[tuple[Message, Mapping[str, str]]]]
+"""Calls a model: its name, the message and the headers; returns its answer and the `x-*` headers it adds."""
+
+Clock = Callable[[], int]
+"""The time in milliseconds."""
+
+
+def wall_clock() -> int:
+    """The time of day in milliseconds, as messages in the cluster are stamped."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first message that reached the pipeline's output."""
+
+    message: Message
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step's error reached the pipeline's output first."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Nothing is in flight and no answer can come any more."""
+
+    text: str
+
+
+Outcome = Answer | Failure | Stall
+
+
+class _Listener(NamedTuple):
+    node: Node
+    source: int
+    is_trigger: bool
+
+
+class Engine:
+    """Pipelines that were loaded together: a message of one may be an input of another.
+
+    Args:
+        graphs: the pipelines.
+        call: calls a model.
+        clock: stamps what comes in and what models answer.
+    """
+
+    def __init__(self, graphs: Sequence[Graph], call: Call, clock: Clock = wall_clock):
+        self.graphs = {graph.name: graph for graph in graphs}
+        self.call = call
+        self.clock = clock
+        self.listeners: dict[Topic, list[_Listener]] = {}
+        for node in (node for graph in graphs for node in graph.nodes):
+            for is_trigger, sources in ((False, node.sources), (True, node.triggers)):
+                for index, source in enumerate(sources):
+                    self.listeners.setdefault(source.topic, []).append(_Listener(node, index, is_trigger))
+        self._runs: set[Run] = set()
+
+    def start(self, pipeline: str, message: Message, headers: Mapping[str, str], identity: str) -> "Run":
+        """Send a request into a pipeline. It goes on to its end whether or not anybody waits for the outcome."""
+        run = Run(self, self.graphs[pipeline], identity)
+        self._runs.add(run)
+        run.done.add_done_callback(lambda _: self._runs.discard(run))
+        run.begin(Record(message, headers, self.clock()))
+        return run
+
+    async def aclose(self) -> None:
+        """Let what is in flight come to its end."""
+        await asyncio.gather(*(run.done for run in self._runs))
+
+
+class _NodeState:
+    """A stream for one request."""
+
+    def __init__(self, node: Node):
+        self.data = Fold(node.join, node.window, len(node.sources))
+        self.triggers = Fold(node.triggers_join, node.window, len(node.triggers))
+        self._gate = Join("inner", node.window, keep_left) if node.triggers else None
+        self.visits = 0
+        self.trace = NodeTrace(node)
+
+    def arrive(self, listener: _Listener, record: Record) -> list[Record]:
+        """The records that pass now that `record` has come from one of the sources or triggers."""
+        fold = self.triggers if listener.is_trigger else self.data
+        return self._through_gate(listener.is_trigger, fold.arrive(listener.source, record))
+
+    def release(self) -> list[Record]:
+        """What passes when parked sides of outer joins are let go."""
+        for is_trigger, fold in ((False, self.data), (True, self.triggers)):
+            passed = self._through_gate(is_trigger, fold.release())
+            if passed:
+                return passed
+        return []
+
+    def _through_gate(self, is_trigger: bool, records: list[Record]) -> list[Record]:
+        if self._gate is None:
+            return records
+        return [passed for record in records for passed in self._gate.arrive(int(is_trigger), record)]
+
+
+class Run:
+    """One request: `outcome` resolves with the first thing that reaches the output, `done` when nothing is left."""
+
+    def __init__(self, engine: Engine, graph: Graph, identity: str):
+        loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[Outcome] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.states = {node.sink: _NodeState(node) for each in engine.graphs.values() for node in each.nodes}
+        self._engine = engine
+        self._graph = graph
+        self._identity = identity
+        self._queue: deque[tuple[Topic, Record]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    @property
+    def traces(self) -> list[NodeTrace]:
+        """What happened at each stream of the pipeline."""
+        return [self.states[node.sink].trace for node in self._graph.nodes]
+
+    def begin(self, record: Record) -> None:
+        """Let the request in."""
+        self._queue.append((self._graph.inputs, record))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Deliver what is queued; when nothing is in flight, free parked sides one after the other; then end."""
+        while True:
+            while self._queue:
+                self._deliver(*self._queue.popleft())
+            if self._calls:
+                return
+            if not self._release():
+                break
+        self._resolve(Stall(describe_stall(self._graph, self.traces)))
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def _release(self) -> bool:
+        """Free the parked sides of the first stream, upstream first, that has any."""
+        for graph in self._engine.graphs.values():
+            for node in graph.nodes:
+                released = self.states[node.sink].release()
+                for record in released:
+                    self._fire(node, record)
+                if released:
+                    return True
+        return False
+
+    def _deliver(self, topic: Topic, record: Record) -> None:
+        graph = self._engine.graphs[topic.pipeline]
+        if topic == graph.outputs:
+            for node in graph.nodes:
+                self.states[node.sink].visits = 0
+            if graph is self._graph:
+                self._resolve(Answer(record.message, record.headers))
+        for listener in self._engine.listeners.get(topic, ()):
+            node = listener.node
+            state = self.states[node.sink]
+            source = (node.triggers if listener.is_trigger else node.sources)[listener.source]
+            renamed = None if listener.is_trigger else node.renames.get(topic)
+            message = record.message.select(source.tensors, renamed or {})
+            state.trace.arrived(source, message)
+            if message is not None:
+                for passed in state.arrive(listener, record._replace(message=message)):
+                    self._fire(node, passed)
+
+    def _fire(self, node: Node, record: Record) -> None:
+        state = self.states[node.sink]
+        state.visits += 1
+        if node.max_visits is not None and state.visits > node.max_visits:
+            self._fail(node.sink.pipeline, self._too_many_visits(node))
+            return
+        state.trace.fired(record.message)
+        self._queue.append((node.sink, record))
+        if node.calls_model:
+            task = asyncio.get_running_loop().create_task(self._call(node, record))
+            self._calls.add(task)
+            task.add_done_callback(self._called)
+
+    async def _call(self, node: Node, record: Record) -> None:
+        trace = self.states[node.sink].trace
+        began = time.perf_counter()
+        try:
+            message, headers = await self._engine.call(node.name, record.message, record.headers)
+        except Exception as error:
+            text = step_error(node.name, error)
+            trace.failed(text, time.perf_counter() - began)
+            self._fail(node.sink.pipeline, text)
+            return
+        trace.answered(message, time.perf_counter() - began)
+        answer = Record(message, {**record.headers, **headers}, self._engine.clock())
+        self._queue.append((node.sink._replace(side="outputs"), answer))
+
+    def _called(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if task.cancelled():
+            self._resolve(Failure("the server stopped before the pipeline had an answer"))
+        self._settle()
+
+    def _fail(self, pipeline: str, text: str) -> None:
+        if pipeline == self._graph.name:
+            self._resolve(Failure(text))
+
+    def _resolve(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def _too_many_visits(self, node: Node) -> str:
+        limit = (node.max_visits or 1) - 1
+        pipeline = node.sink.pipeline
+        key = f"0.{pipeline}.{self._identity}"
+        topic = f"seldon.default.model.{node.name}.inputs"
+        return (
+            f"{pipeline} : ERROR: Max step revisits ({limit}) exceeded for request {key} in topic "
+            f"TopicForPipeline(topicName={topic}, pipelineName={pipeline})"
+        )

@@ -1,0 +1,163 @@
+"""JSON as Core 2's pipeline gateway reads and writes it, which is not as MLServer does."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+from mlserver.types import Datatype
+
+from .messages import Message, Parameter, Tensor
+from .wire import carry
+
+_MAX_PADDING = 1_000_000
+"""Elements that a shape may promise beyond those that came."""
+_INT64 = 2**63
+
+
+class BadRequest(ValueError):
+    """What the gateway answers with 400, or breaks the connection on. `str()` says why in one sentence."""
+
+
+def read_request(body: bytes) -> Message:
+    """A request's body as the gateway turns it into a message: the id and unknown keys are dropped, data is flattened
+    and filled up with zeros to the size that the shape promises, numbers in parameters are cut to whole ones.
+
+    Raises:
+        BadRequest: not a V2 request, or one that the gateway can't convert.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(content, dict):
+        raise BadRequest("the body is not a JSON object")
+    request = cast(dict[str, Any], content)
+    tensors = request.get("inputs")
+    if not isinstance(tensors, list):
+        raise BadRequest("'inputs' is missing; expected a list of tensors")
+    inputs = cast(list[Any], tensors)
+    return Message(
+        "",
+        _parameters(request.get("parameters"), "the request"),
+        tuple(_tensor(tensor, index) for index, tensor in enumerate(inputs)),
+    )
+
+
+def _tensor(value: object, index: int) -> Tensor:
+    if not isinstance(value, dict):
+        raise BadRequest(f"input {index} is not an object")
+    tensor = cast(dict[str, Any], value)
+    name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
+    if not isinstance(name, str):
+        raise BadRequest(f"input {index} has no name")
+    if not isinstance(shape, list) or not all(_is_size(size) for size in cast(list[Any], shape)):
+        raise BadRequest(f"tensor '{name}' has no shape; expected a list of whole numbers")
+    if not isinstance(datatype, str) or datatype not in Datatype.__members__:
+        raise BadRequest(f"tensor '{name}' has the unknown datatype '{datatype}'")
+    sizes = tuple(cast(list[int], shape))
+    data = _data(name, datatype, sizes, tensor.get("data"))
+    return Tensor(name, datatype, sizes, data, _parameters(tensor.get("parameters"), f"tensor '{name}'"))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _data(name: str, datatype: str, shape: tuple[int, ...], value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadRequest(f"tensor '{name}' has no data; expected a list")
+    flat = list(_flat(cast(list[Any], value)))
+    if datatype == "BYTES" and not shape:
+        raise BadRequest(f"tensor '{name}' has shape []; expected [n] or [n,1]")
+    size = shape[0] if datatype == "BYTES" else math.prod(shape)
+    if len(flat) > size:
+        rule = "Core 2 makes room for the first dimension" if datatype == "BYTES" else "that shape has fewer"
+        raise BadRequest(f"tensor '{name}' has {len(flat)} elements under shape {list(shape)}; {rule}")
+    if size - len(flat) > _MAX_PADDING:
+        raise BadRequest(f"tensor '{name}' has {len(flat)} elements under shape {list(shape)}")
+    elements = [_element(name, datatype, element) for element in flat]
+    zero = b"" if datatype == "BYTES" else False if datatype == "BOOL" else 0
+    data = carry("FP32" if datatype == "FP16" else datatype, elements + [zero] * (size - len(flat)))
+    if data is None:
+        raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
+    return data
+
+
+def _flat(data: list[Any]) -> Iterable[Any]:
+    for item in data:
+        if isinstance(item, list):
+            yield from _flat(cast(list[Any], item))
+        else:
+            yield item
+
+
+def _element(name: str, datatype: str, element: object) -> object:
+    if datatype == "BYTES" and isinstance(element, str):
+        try:
+            return element.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadRequest(f"tensor '{name}' holds half of a surrogate pair") from None
+    if datatype == "BOOL" and isinstance(element, bool):
+        return element
+    if datatype not in ("BYTES", "BOOL") and isinstance(element, int | float) and not isinstance(element, bool):
+        return element if datatype.startswith("FP") else int(element) if math.isfinite(element) else element
+    raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
+
+
+def _parameters(value: object, where: str) -> dict[str, Parameter]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"the parameters of {where} are not an object")
+    return {name: _parameter(name, each, where) for name, each in cast(dict[str, Any], value).items()}
+
+
+def _parameter(name: str, value: object, where: str) -> Parameter:
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    if isinstance(value, str) or (isinstance(value, int) and -_INT64 <= value < _INT64):
+        return value
+    raise BadRequest(f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean")
+
+
+def write_response(message: Message) -> bytes:
+    """A pipeline's answer as the gateway prints it: `model_name` empty, no id, each tensor's data first and flat, and
+    BYTES in base64 unless the tensor's content_type is `str` or `datetime`.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON has no word for, or bytes said to be text that aren't.
+    """
+    answer: dict[str, Any] = {"model_name": ""}
+    if message.parameters:
+        answer["parameters"] = dict(message.parameters)
+    if message.tensors:
+        answer["outputs"] = [_written(tensor) for tensor in message.tensors]
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+
+
+def _written(tensor: Tensor) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "data": _printable(tensor) or None,
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "datatype": tensor.datatype,
+    }
+    return written | ({"parameters": dict(tensor.parameters)} if tensor.parameters else {})
+
+
+def _printable(tensor: Tensor) -> list[Any]:
+    if tensor.datatype == "BYTES":
+        if tensor.parameters.get("content_type") in ("str", "datetime"):
+            return [element.decode("utf-8") for element in tensor.data]
+        return [base64.b64encode(element).decode("ascii") for element in tensor.data]
+    if tensor.datatype in ("FP16", "FP32"):
+        return [_short(float(str(np.float32(element)))) for element in tensor.data]
+    return [_short(element) for element in tensor.data] if tensor.datatype == "FP64" else tensor.data
+
+
+def _short(number: float) -> float | int:
+    """The gateway prints 10.0 as 10, and a float of 32 bits with the digits that it has."""
+    return int(number) if number.is_integer() and abs(number) < 1e21 else number

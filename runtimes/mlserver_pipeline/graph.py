@@ -1,0 +1,143 @@
+"""A manifest as the streams that Core 2's dataflow engine makes of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .joins import JoinType
+from .manifest import Input, Output, PipelineManifest, Step
+from .references import Renames, Source, Topic, group, parse, parse_external, with_default, with_external_default
+
+DEFAULT_WINDOW_MS = 60_000
+"""How far apart joined messages may be when the manifest doesn't say."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stream: what it reads, how that is joined, and the topic it writes to."""
+
+    name: str
+    sink: Topic
+    sources: tuple[Source, ...]
+    triggers: tuple[Source, ...] = ()
+    renames: Renames = field(default_factory=dict[Topic, Mapping[str, str]])
+    join: JoinType = "inner"
+    triggers_join: JoinType = "inner"
+    window: int = DEFAULT_WINDOW_MS
+    batch: int = 0
+    """Rows to gather; only single-source streams into a step do."""
+    max_visits: int | None = None
+    """How often a request may pass; None: any number of times."""
+    calls_model: bool = False
+    """Whether the message is then sent to the model `name`."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The streams of one pipeline, in an order in which what makes a message comes before what reads it."""
+
+    name: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def inputs(self) -> Topic:
+        """Where requests come in."""
+        return Topic(self.name, self.name, "inputs")
+
+    @property
+    def outputs(self) -> Topic:
+        """Where the answer comes out."""
+        return Topic(self.name, self.name, "outputs")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the models that are called."""
+        return tuple(node.name for node in self.nodes if node.calls_model)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the manifest has an output."""
+        return any(node.sink == self.outputs for node in self.nodes)
+
+
+def compile_graph(manifest: PipelineManifest) -> Graph:
+    """The streams of a valid manifest."""
+    name, spec = manifest.name, manifest.spec
+    limit = spec.max_step_revisits + 1 if spec.allow_cycles else None
+    nodes: list[Node] = []
+    if spec.input is not None:
+        nodes.append(_input_node(name, spec.input, limit))
+    nodes += _upstream_first([_step_node(name, step, limit) for step in spec.steps])
+    if spec.output is not None:
+        nodes.append(_output_node(name, spec.output, limit))
+    return Graph(name, tuple(nodes))
+
+
+def _step_node(pipeline: str, step: Step, limit: int | None) -> Node:
+    inputs = step.inputs or [pipeline]
+    sources = group([parse(with_default(reference, pipeline), pipeline) for reference in inputs])
+    return Node(
+        name=step.name,
+        sink=Topic(pipeline, step.name, "inputs"),
+        sources=sources,
+        triggers=group([parse(with_default(reference, pipeline), pipeline) for reference in step.triggers]),
+        renames=_renames(step.tensor_map, pipeline),
+        join=step.inputs_join_type,
+        triggers_join=step.triggers_join_type,
+        window=step.join_window_ms or DEFAULT_WINDOW_MS,
+        batch=step.batch.size if len(sources) == 1 else 0,
+        max_visits=limit,
+        calls_model=True,
+    )
+
+
+def _output_node(pipeline: str, output: Output, limit: int | None) -> Node:
+    steps = output.steps or [pipeline]
+    return Node(
+        name=pipeline,
+        sink=Topic(pipeline, pipeline, "outputs"),
+        sources=group([parse(with_default(reference, pipeline), pipeline) for reference in steps]),
+        renames=_renames(output.tensor_map, pipeline),
+        join=output.steps_join,
+        window=output.join_window_ms or DEFAULT_WINDOW_MS,
+        max_visits=limit,
+    )
+
+
+def _input_node(pipeline: str, source: Input, limit: int | None) -> Node:
+    return Node(
+        name=pipeline,
+        sink=Topic(pipeline, pipeline, "inputs"),
+        sources=group([parse_external(with_external_default(each)) for each in source.external_inputs]),
+        triggers=group([parse_external(with_external_default(each)) for each in source.external_triggers]),
+        renames=_renames(source.tensor_map, None),
+        join=source.join_type,
+        triggers_join=source.triggers_join_type,
+        window=source.join_window_ms or DEFAULT_WINDOW_MS,
+        max_visits=limit,
+    )
+
+
+def _renames(tensor_map: Mapping[str, str], pipeline: str | None) -> Renames:
+    """`pipeline` is None for a tensorMap whose keys name other pipelines."""
+    renames: dict[Topic, dict[str, str]] = {}
+    for key, new in tensor_map.items():
+        topic, tensor = parse_external(key) if pipeline is None else parse(key, pipeline)
+        if tensor is not None:
+            renames.setdefault(topic, {})[tensor] = new
+    return renames
+
+
+def _upstream_first(nodes: Sequence[Node]) -> list[Node]:
+    """Steps after those they read from; where a cycle leaves no such order, as the manifest has them."""
+    waiting, ordered, done = list(nodes), list[Node](), set[str]()
+    names = {node.name for node in nodes}
+    while waiting:
+        ready = [node for node in waiting if not (_reads(node) & names) - done - {node.name}] or waiting[:1]
+        ordered += ready
+        done |= {node.name for node in ready}
+        waiting = [node for node in waiting if node.name not in done]
+    return ordered
+
+
+def _reads(node: Node) -> set[str]:
+    return {source.topic.owner for source in (*node.sources, *node.triggers)}

@@ -1,0 +1,32 @@
+"""From manifest files to graphs that can run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlserver_chat import SettingsError
+
+from .graph import Graph, compile_graph
+from .manifest import read_manifests
+from .validation import check
+
+
+def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
+    """The pipelines of one or several manifest files, which are relative to `folder`.
+
+    Raises:
+        SettingsError: the first fault of the first file that has one, with file, line and key.
+    """
+    paths = [folder / path for path in ([manifests] if isinstance(manifests, str) else manifests)]
+    graphs = [compile_graph(check(loaded)) for path in paths for loaded in read_manifests(path)]
+    _check_together(graphs)
+    return graphs
+
+
+def _check_together(graphs: Iterable[Graph]) -> None:
+    seen: set[str] = set()
+    for graph in graphs:
+        if graph.name in seen:
+            raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
+        seen.add(graph.name)
+    if not seen:
+        raise SettingsError("'manifest' names no file")

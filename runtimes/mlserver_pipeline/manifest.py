@@ -1,0 +1,207 @@
+"""Seldon's Pipeline resource, `mlops.seldon.io/v1alpha1`, typed: every field of the CRD, and no other."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from mlserver_chat import SettingsError
+
+from .documents import Document, Location, dotted, read_documents
+from .joins import JoinType
+
+API_VERSION = "mlops.seldon.io/v1alpha1"
+
+Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+"""A non-negative number that fits the CRD's int32."""
+
+
+class Part(BaseModel):
+    """Base of the parts of a manifest: camelCase keys, closed to unknown ones; a null counts as absent."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in cast(dict[str, Any], data).items() if value is not None}
+
+
+class Batch(Part):
+    """Requests gathered before a step runs."""
+
+    size: Count = 0
+    """Rows (of the first tensor's first dimension) to gather; 0: no batching."""
+    window_ms: Count = 0
+    """Part of the CRD; the engine never reads it."""
+    rolling: bool = False
+    """Part of the CRD; the operator drops it."""
+
+
+class Step(Part):
+    """One model and what it reads."""
+
+    name: str
+    """Name of the model."""
+    inputs: list[str] = []
+    """What it reads; default: the pipeline's inputs."""
+    join_window_ms: Count = 0
+    """How far apart its sources may be produced, in milliseconds; 0: 60000."""
+    tensor_map: dict[str, str] = {}
+    """New names of tensors it reads, by `<step or pipeline>.<inputs|outputs>.<tensor>`."""
+    triggers: list[str] = []
+    """What must be there, besides its inputs, for it to run."""
+    inputs_join_type: JoinType = "inner"
+    """How its sources are joined."""
+    triggers_join_type: JoinType = "inner"
+    """How its triggers are joined."""
+    batch: Batch = Batch()
+    """Batching, off by default."""
+
+
+class Input(Part):
+    """Other pipelines whose messages become inputs of this one."""
+
+    external_inputs: list[str] = []
+    """`<pipeline>.<inputs|outputs>[.<tensor>]` or `<pipeline>.step.<step>.<inputs|outputs>[.<tensor>]`."""
+    external_triggers: list[str] = []
+    """The same, as triggers."""
+    join_window_ms: Count = 0
+    """In milliseconds; 0: 60000."""
+    join_type: JoinType = "inner"
+    """How the external inputs are joined."""
+    triggers_join_type: JoinType = "inner"
+    """How the external triggers are joined."""
+    tensor_map: dict[str, str] = {}
+    """New names of external tensors."""
+
+
+class Output(Part):
+    """What the pipeline answers."""
+
+    steps: list[str] = []
+    """The steps whose outputs are joined; none: the pipeline's own inputs come back."""
+    join_window_ms: Count = 0
+    """In milliseconds; 0: 60000."""
+    steps_join: JoinType = "inner"
+    """How they are joined."""
+    tensor_map: dict[str, str] = {}
+    """New names of output tensors."""
+
+
+class Dataflow(Part):
+    """Options of the cluster's dataflow engine; of no effect here."""
+
+    clean_topics_on_delete: bool = False
+    """Whether Kafka topics go with the pipeline."""
+
+
+class Spec(Part):
+    """The graph."""
+
+    steps: list[Step]
+    """The steps, in any order."""
+    input: Input | None = None
+    """Other pipelines to read from."""
+    output: Output | None = None
+    """What to answer; without it nobody gets an answer."""
+    dataflow: Dataflow = Dataflow()
+    """Cluster options."""
+    allow_cycles: bool = False
+    """Whether a step may, through others, read its own output."""
+    max_step_revisits: Count = 0
+    """How often a request may come back to a step of a cyclic pipeline."""
+
+
+class Metadata(Part):
+    """Kubernetes' metadata; only the name has a meaning here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    """Name of the pipeline."""
+
+
+class PipelineManifest(Part):
+    """A Pipeline resource."""
+
+    api_version: Literal["mlops.seldon.io/v1alpha1"]
+    """The resource's group and version."""
+    kind: Literal["Pipeline"]
+    """The resource's kind."""
+    metadata: Metadata
+    """Its name."""
+    spec: Spec
+    """Its graph."""
+    status: Any = None
+    """Written by the cluster; ignored."""
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.metadata.name
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A manifest and the document it was read from."""
+
+    manifest: PipelineManifest
+    document: Document
+
+
+def read_manifests(path: Path) -> list[Loaded]:
+    """The Pipelines of a manifest file, typed but not yet validated. Documents of other kinds are passed over.
+
+    Raises:
+        SettingsError: not YAML, no Pipeline in it, an unknown field, a wrong value; with file, line and key.
+    """
+    found = [
+        Loaded(parse_manifest(document), document)
+        for document in read_documents(path)
+        if document.content.get("kind", "Pipeline") == "Pipeline"
+    ]
+    if not found:
+        raise SettingsError(f"{path.name}: holds no manifest of kind 'Pipeline'")
+    return found
+
+
+def parse_manifest(document: Document) -> PipelineManifest:
+    """One document as a Pipeline.
+
+    Raises:
+        SettingsError: as `read_manifests`.
+    """
+    faults = shape_faults(document)
+    if faults:
+        location, sentence = faults[0]
+        raise SettingsError(f"{document.place(location)}: {sentence}")
+    return PipelineManifest.model_validate(document.content)
+
+
+def shape_faults(document: Document) -> list[tuple[Location, str]]:
+    """What the CRD's schema would refuse: unknown or missing fields and wrong values, each with its place."""
+    try:
+        PipelineManifest.model_validate(document.content)
+    except ValidationError as error:
+        return [_fault(each["loc"], each["type"], each["msg"]) for each in error.errors(include_url=False)]
+    return []
+
+
+def _fault(location: Sequence[str | int], kind: str, message: str) -> tuple[Location, str]:
+    place, key = tuple(location), dotted(tuple(location))
+    if kind == "extra_forbidden":
+        known = {str(field.alias) for part in Part.__subclasses__() for field in part.model_fields.values()}
+        near = difflib.get_close_matches(str(place[-1]), sorted(known - {str(place[-1])}), n=1)
+        return place, f"unknown field '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    if kind == "missing":
+        return place, f"field '{key}' is missing"
+    return place, f"field '{key}': {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,18 @@
+"""Settings of the pipeline runtime."""
+
+from pydantic import Field
+
+from mlserver_chat import Settings
+
+
+class PipelineSettings(Settings):
+    """Settings under `parameters.extra`."""
+
+    manifest: str | list[str]
+    """Manifest file, or several, relative to `model-settings.json`. Pipelines loaded together can read one another."""
+    load_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to wait while loading for the models that are steps."""
+    step_timeout: float = Field(default=120.0, gt=0)
+    """Seconds for one call of a step; then it has failed with DeadlineExceeded, as in Core 2."""
+    trace_values: bool = True
+    """Whether a trace shows the data of tensors, cut after 10 elements and 200 characters, or only their names."""

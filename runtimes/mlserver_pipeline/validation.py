@@ -1,0 +1,262 @@
+"""What Core 2 would refuse in a manifest, in its order and with its own texts, and what it would crash on.
+
+Core 2 checks a Pipeline when it is loaded and answers the first fault. The checks after its own concern what it accepts
+and then crashes on, ignores or never ends: they make loading fail here, because they can't be meant.
+"""
+
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+from mlserver_chat import SettingsError
+from mlserver_chat.identity import NAME_PATTERN
+
+from .documents import Location
+from .manifest import Loaded, PipelineManifest
+from .references import SIDES, with_default, with_external_default
+
+Fault = tuple[Location, str]
+"""Where, and one sentence."""
+
+
+def check(loaded: Loaded) -> PipelineManifest:
+    """The manifest, if nothing is wrong with it.
+
+    Raises:
+        SettingsError: the first fault, with file and line.
+    """
+    for location, sentence in faults(loaded.manifest):
+        raise SettingsError(f"{loaded.document.place(location)}: {sentence}")
+    return loaded.manifest
+
+
+def faults(manifest: PipelineManifest) -> Iterator[Fault]:
+    """All faults: those that Core 2 reports first."""
+    yield from core2_faults(manifest)
+    yield from _step_names(manifest)
+    yield from _unknown_triggers(manifest)
+    yield from _own_output_loop(manifest)
+    yield from _unmatched_tensor_maps(manifest)
+
+
+def core2_faults(manifest: PipelineManifest) -> Iterator[Fault]:
+    """What Core 2's scheduler refuses, in the order in which it checks."""
+    yield from _repeated_steps(manifest)
+    yield from _pipeline_name(manifest)
+    yield from _reference_forms(manifest)
+    yield from _references_exist(manifest)
+    yield from _output_forms(manifest)
+    yield from _cycle(manifest)
+    yield from _external_forms(manifest)
+
+
+def _repeated_steps(manifest: PipelineManifest) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for index, step in enumerate(manifest.spec.steps):
+        if step.name in seen:
+            yield ("spec", "steps", index, "name"), f"pipeline {manifest.name} has repeated step {step.name}"
+        seen.add(step.name)
+
+
+def _pipeline_name(manifest: PipelineManifest) -> Iterator[Fault]:
+    name = manifest.name
+    if not NAME_PATTERN.fullmatch(name):
+        yield (
+            ("metadata", "name"),
+            f"pipeline {name} does not have a valid name - it must be alphanmumeric and cannot contain dots (.)",
+        )
+    if not manifest.spec.steps:
+        yield ("spec", "steps"), f"pipeline {name} has no steps defined"
+    for index, step in enumerate(manifest.spec.steps):
+        if step.name == name:
+            yield (
+                ("spec", "steps", index, "name"),
+                f"pipeline {name} must not have a step name with the same name as pipeline name",
+            )
+
+
+def _reference_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+    for field, empty, invalid in (("inputs", "input", "input"), ("triggers", "trigger", "trigger")):
+        for index, step in enumerate(manifest.spec.steps):
+            references: list[str] = getattr(step, field)
+            for position, reference in enumerate(references):
+                place: Location = ("spec", "steps", index, field, position)
+                full = with_default(reference, manifest.name)
+                if not full.strip() or full.startswith("."):
+                    yield place, f"pipeline {manifest.name} step {step.name} has an empty {empty}"
+                elif not _is_reference(full):
+                    yield (
+                        place,
+                        f"pipeline step {invalid} invalid pipeline {manifest.name} step {step.name} input step {full}.",
+                    )
+
+
+def _is_reference(reference: str) -> bool:
+    parts = reference.split(".")
+    return len(parts) in (2, 3) and parts[1] in SIDES
+
+
+def _references_exist(manifest: PipelineManifest) -> Iterator[Fault]:
+    names = {step.name for step in manifest.spec.steps}
+    for index, step in enumerate(manifest.spec.steps):
+        for position, reference in enumerate(step.inputs):
+            owner = reference.split(".")[0]
+            if owner.strip() and owner not in names | {manifest.name}:
+                yield (
+                    ("spec", "steps", index, "inputs", position),
+                    f"pipeline {manifest.name} step {step.name} has input {owner} for step that does not exist",
+                )
+    for position, reference in enumerate(manifest.spec.output.steps if manifest.spec.output else []):
+        owner = reference.split(".")[0]
+        if owner not in names:
+            yield (
+                ("spec", "output", "steps", position),
+                f"pipeline {manifest.name} output step {owner} not found",
+            )
+
+
+def _output_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+    for position, reference in enumerate(manifest.spec.output.steps if manifest.spec.output else []):
+        full = with_default(reference, manifest.name)
+        if not _is_reference(full):
+            yield (
+                ("spec", "output", "steps", position),
+                f"pipeline {manifest.name} output specifier {full} invalid",
+            )
+
+
+def _cycle(manifest: PipelineManifest) -> Iterator[Fault]:
+    if manifest.spec.allow_cycles:
+        return
+    reads = {
+        step.name: {reference.split(".")[0] for reference in (*step.inputs, *step.triggers)} - {manifest.name}
+        for step in manifest.spec.steps
+    }
+    try:
+        TopologicalSorter(reads).prepare()
+    except CycleError:
+        yield ("spec", "steps"), f"pipeline {manifest.name} has a cycle"
+
+
+def _external_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+    source = manifest.spec.input
+    if source is None:
+        return
+    if not source.external_inputs:
+        yield (
+            ("spec", "input"),
+            f"pipeline {manifest.name} input  is invalid. At least one pipeline input must be specified",
+        )
+    for field, references in (
+        ("externalInputs", source.external_inputs),
+        ("externalTriggers", source.external_triggers),
+    ):
+        for position, reference in enumerate(references):
+            why = _external_fault(with_external_default(reference))
+            if why:
+                yield (
+                    ("spec", "input", field, position),
+                    f"pipeline {manifest.name} input {reference} is invalid. {why}",
+                )
+
+
+def _external_fault(reference: str) -> str:
+    parts = reference.split(".")
+    if not parts[0].strip():
+        return "Input name must not be empty"
+    if len(parts) < 2:
+        return "A Pipeline name must also specify one of inputs, outputs or a step name"
+    if parts[1] in SIDES:
+        return "" if len(parts) <= 3 else _TOO_LONG
+    if parts[1] != "step":
+        return "A Pipeline inputs referencing another pipeline must be <pipeineName>.(inputs|outputs|step.<stepName>)"
+    if len(parts) < 4 or parts[3] not in SIDES:
+        return "A pipeline step must be <pipelineName>.step.<stepName>.(inputs|outputs)"
+    return "" if len(parts) <= 5 else _TOO_LONG
+
+
+_TOO_LONG = (
+    "The input is too long. It must be <pipelineName>.(inputs|outputs).(tensorName)? or "
+    "<pipelineName>.step.<stepName>.<inputs|outputs>.<tensorName>"
+)
+
+
+def _step_names(manifest: PipelineManifest) -> Iterator[Fault]:
+    for index, step in enumerate(manifest.spec.steps):
+        if not NAME_PATTERN.fullmatch(step.name):
+            yield (
+                ("spec", "steps", index, "name"),
+                f"step '{step.name}' can't be the name of a Model: use lower-case letters, digits and '-'",
+            )
+
+
+def _unknown_triggers(manifest: PipelineManifest) -> Iterator[Fault]:
+    names = {step.name for step in manifest.spec.steps} | {manifest.name}
+    for index, step in enumerate(manifest.spec.steps):
+        for position, reference in enumerate(step.triggers):
+            owner = reference.split(".")[0]
+            if owner.strip() and owner not in names:
+                yield (
+                    ("spec", "steps", index, "triggers", position),
+                    f"step '{step.name}' has trigger '{reference}', but there is no step '{owner}'",
+                )
+
+
+def _own_output_loop(manifest: PipelineManifest) -> Iterator[Fault]:
+    """A step that reads the pipeline's outputs and has a part in them would run for ever."""
+    if manifest.spec.output is None:
+        return
+    reads: dict[str, set[str]] = {manifest.name: {_owner(reference) for reference in manifest.spec.output.steps}}
+    for step in manifest.spec.steps:
+        references = (*step.inputs, *step.triggers)
+        # What reads the pipeline's inputs reads nothing that the pipeline made.
+        own = {manifest.name} if any(_is_own_output(ref, manifest.name) for ref in references) else set[str]()
+        reads[step.name] = {_owner(reference) for reference in references} - {manifest.name} | own
+    upstream: set[str] = set()
+    pending = [manifest.name]
+    while pending:
+        for name in reads.get(pending.pop(), set()) - upstream:
+            upstream.add(name)
+            pending.append(name)
+    if manifest.name in upstream:
+        yield (
+            ("spec", "output"),
+            f"pipeline {manifest.name} reads its own outputs to make them, and would never end",
+        )
+
+
+def _owner(reference: str) -> str:
+    return reference.split(".")[0]
+
+
+def _is_own_output(reference: str, pipeline: str) -> bool:
+    return bool(re.match(rf"{re.escape(pipeline)}\.outputs(\.|$)", reference))
+
+
+def _unmatched_tensor_maps(manifest: PipelineManifest) -> Iterator[Fault]:
+    spec = manifest.spec
+    for index, step in enumerate(spec.steps):
+        sources = [with_default(ref, manifest.name) for ref in step.inputs] or [f"{manifest.name}.inputs"]
+        yield from _unmatched(("spec", "steps", index, "tensorMap"), step.tensor_map, sources)
+    if spec.input:
+        sources = [with_external_default(reference) for reference in spec.input.external_inputs]
+        yield from _unmatched(("spec", "input", "tensorMap"), spec.input.tensor_map, sources)
+    if spec.output:
+        sources = [with_default(ref, manifest.name) for ref in spec.output.steps] or [f"{manifest.name}.inputs"]
+        yield from _unmatched(("spec", "output", "tensorMap"), spec.output.tensor_map, sources)
+
+
+def _unmatched(place: Location, tensor_map: dict[str, str], sources: list[str]) -> Iterator[Fault]:
+    topics = {_topic_of(source) for source in sources}
+    named = {topic for topic in topics if any(source.startswith(f"{topic}.") for source in sources)}
+    for key in tensor_map:
+        topic = key.rpartition(".")[0]
+        # A topic of which tensors are named gives those only.
+        if topic not in topics or (topic in named and key not in sources):
+            yield (*place, key), f"tensorMap key '{key}' matches no input; expected one of the tensors read"
+
+
+def _topic_of(reference: str) -> str:
+    """The reference without its tensor."""
+    parts = reference.split(".")
+    return ".".join(parts[: 4 if parts[1:2] == ["step"] else 2])

@@ -1,0 +1,199 @@
+"""MLServer's types to and from the pipeline's messages, within the limits of the wire.
+
+Core 2 calls every step over gRPC. So a step gets BYTES as `bytes`, datatypes as text and parameters of three types
+only, and what it answers loses everything else. The elements of tensors go through MLServer's own protobuf converter;
+the rest is done by hand, which is faster, and a property test proves it equal to MLServer's converters.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from mlserver.grpc.converters import InferTensorContentsConverter
+from mlserver.types import (
+    Datatype,
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    RequestInput,
+    ResponseOutput,
+    TensorData,
+)
+
+from mlserver_chat import InvalidInput
+
+from .messages import Message, Parameter, Tensor
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class NotCarried(ValueError):
+    """What a step answered can't cross the wire. `str()` is one sentence without the data."""
+
+
+def message_from_request(request: InferenceRequest) -> Message:
+    """A client's request as Core 2's gateway takes it: nested data flattened, text as UTF-8 bytes, requested outputs
+    dropped, numbers in parameters cut to whole ones.
+
+    Raises:
+        InvalidInput: data that doesn't fit its datatype, or a parameter that is no text, whole number or boolean.
+    """
+    return Message(
+        request.id or "",
+        _entry_parameters(request.parameters, "the request"),
+        tuple(_entry_tensor(tensor) for tensor in request.inputs),
+    )
+
+
+def _entry_tensor(tensor: RequestInput) -> Tensor:
+    datatype = Datatype(tensor.datatype).value
+    flat = list(_flat(tensor.data.root))
+    if datatype == "BYTES":
+        flat = [_utf8(tensor.name, element) for element in flat]
+    # The gateway carries half floats as floats.
+    wide = "FP32" if datatype == "FP16" and not any(isinstance(element, bytes) for element in flat) else datatype
+    data = carry(wide, flat)
+    if data is None:
+        raise InvalidInput(f"tensor '{tensor.name}' holds an element that is no {datatype}")
+    parameters = _entry_parameters(tensor.parameters, f"tensor '{tensor.name}'")
+    return Tensor(tensor.name, datatype, tuple(tensor.shape), data, parameters)
+
+
+def _flat(data: Any) -> Iterable[Any]:
+    """Elements in row-major order; a bare text or number is one, null is none."""
+    if data is None:
+        return
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        yield data
+        return
+    for item in data:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(item, list | tuple):
+            yield from _flat(item)
+        else:
+            yield item
+
+
+def _utf8(name: str, element: object) -> object:
+    try:
+        return element.encode("utf-8") if isinstance(element, str) else element
+    except UnicodeEncodeError:
+        raise InvalidInput(f"tensor '{name}' holds half of a surrogate pair; expected text") from None
+
+
+def _entry_parameters(parameters: Parameters | None, where: str) -> dict[str, Parameter]:
+    return {name: _entry_parameter(name, value, where) for name, value in _items(parameters)}
+
+
+def _entry_parameter(name: str, value: object, where: str) -> Parameter:
+    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, float) and abs(value) < 2**63):
+        value = int(value)
+    if isinstance(value, int) and value in _INT64:
+        return value
+    if isinstance(value, str) and _is_text(value):
+        return value
+    raise InvalidInput(
+        f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean"
+        + ("; send the tensor 'llm_parameters' instead" if name in ("llm_parameters", "kwargs") else "")
+    )
+
+
+def _items(parameters: Parameters | None) -> Iterable[tuple[str, Any]]:
+    """The parameters that were given, without the headers that MLServer puts among them."""
+    if parameters is None:
+        return
+    if parameters.content_type is not None:
+        yield "content_type", parameters.content_type
+    yield from (parameters.model_extra or {}).items()
+
+
+def request_for_step(message: Message, headers: Mapping[str, str]) -> InferenceRequest:
+    """The request that a step gets, as MLServer makes it from gRPC."""
+    return InferenceRequest.model_construct(
+        id=message.id,
+        parameters=_parameters({**message.parameters, "headers": dict(headers)}),
+        inputs=[
+            RequestInput.model_construct(
+                name=tensor.name,
+                shape=list(tensor.shape),
+                datatype=tensor.datatype,
+                parameters=_parameters(tensor.parameters),
+                # A copy: one step may change its data in place while another reads it.
+                data=TensorData.model_construct(root=list(tensor.data)),
+            )
+            for tensor in message.tensors
+        ],
+    )
+
+
+def message_from_response(response: InferenceResponse) -> Message:
+    """A step's response as it arrives over gRPC.
+
+    Raises:
+        NotCarried: something that MLServer could not send over gRPC either.
+    """
+    return Message(
+        response.id or "",
+        _carried_parameters(response.parameters),
+        tuple(_carried_tensor(output) for output in response.outputs),
+    )
+
+
+def _carried_tensor(output: ResponseOutput) -> Tensor:
+    datatype = Datatype(output.datatype).value
+    data = carry(datatype, output.data)
+    if data is None:
+        raise NotCarried(
+            f"tensor '{output.name}' of datatype {datatype} can't be sent over gRPC; "
+            "its data must be flat, in range, and bytes if the datatype is BYTES"
+        )
+    return Tensor(output.name, datatype, tuple(output.shape), data, _carried_parameters(output.parameters))
+
+
+def _carried_parameters(parameters: Parameters | None) -> dict[str, Parameter]:
+    carried: dict[str, Parameter] = {}
+    for name, value in _items(parameters):
+        if not isinstance(value, bool | int | str):
+            continue
+        if (isinstance(value, int) and value not in _INT64) or (isinstance(value, str) and not _is_text(value)):
+            raise NotCarried(f"parameter '{name}' can't be sent over gRPC; expected 64 bits or UTF-8 text")
+        carried[name] = value
+    return carried
+
+
+def response_to_client(name: str, message: Message, headers: Mapping[str, str]) -> InferenceResponse:
+    """The pipeline's answer in MLServer's shape; MLServer takes `headers` out again and sends them as headers."""
+    return InferenceResponse.model_construct(
+        model_name=name,
+        id=message.id,
+        parameters=_parameters({**message.parameters, "headers": dict(headers)}),
+        outputs=[
+            ResponseOutput.model_construct(
+                name=tensor.name,
+                shape=list(tensor.shape),
+                datatype=Datatype(tensor.datatype),
+                parameters=_parameters(tensor.parameters),
+                data=TensorData.model_construct(root=tensor.data),
+            )
+            for tensor in message.tensors
+        ],
+    )
+
+
+def carry(datatype: str, data: Any) -> list[Any] | None:
+    """The elements after a journey over gRPC (floats of 32 bits are rounded); None when they can't go."""
+    try:
+        sent = InferTensorContentsConverter.from_types(data, Datatype(datatype))
+    except (TypeError, ValueError):
+        return None
+    return cast(list[Any], InferTensorContentsConverter.to_types(sent).root)
+
+
+def _parameters(parameters: Mapping[str, Any]) -> Parameters | None:
+    return Parameters(**parameters) if parameters else None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,336 @@
+"""The engine's meaning, with small arithmetic models."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mlserver_pipeline.engine import Answer, Failure, Stall
+from mlserver_pipeline.messages import Message
+from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multiplies, values
+
+MakeLab = Callable[..., Lab]
+
+
+async def test_a_chain_hands_tensors_on_under_their_new_names(lab: MakeLab) -> None:
+    it = lab(
+        {"add10": adds(10), "mul10": multiplies(10)},
+        """
+        steps:
+        - name: add10
+        - name: mul10
+          inputs: [add10]
+          tensorMap: {add10.outputs.OUTPUT: INPUT}
+        output: {steps: [mul10]}
+        """,
+    )
+    assert values(await it.run(ints("INPUT", 1, 2))) == [("OUTPUT", [110, 120])]
+    assert it.got("mul10") == [["INPUT"]]
+
+
+async def test_a_step_may_read_what_was_sent_to_another(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x", "y"), "b": emits("z")},
+        """
+        steps:
+        - name: a
+        - name: b
+          inputs: [a.inputs.first, a.outputs.y]
+        output: {steps: [b]}
+        """,
+    )
+    assert values(await it.run(ints("first", 1), ints("second", 2))) == [("z", [4])]
+    assert it.got("b") == [["first", "y"]]
+
+
+async def test_two_tensors_of_one_topic_are_one_source_that_fires_with_either(lab: MakeLab) -> None:
+    spec = """
+    steps:
+    - name: a
+    - name: b
+      inputs: [a.outputs.x, a.outputs.y]
+    output: {steps: [b]}
+    """
+    assert values(await lab({"a": emits("x"), "b": emits("z")}, spec).run(ints("i", 1))) == [("z", [1])]
+    assert values(await lab({"a": emits("y", "w"), "b": emits("z")}, spec).run(ints("i", 1))) == [("z", [1])]
+
+
+async def test_a_named_tensor_beside_the_bare_topic_leaves_only_the_named_one(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x", "y"), "b": emits("z")},
+        "steps:\n- {name: a}\n- {name: b, inputs: [a, a.outputs.y]}\noutput: {steps: [b]}",
+    )
+    await it.run(ints("i", 1))
+    assert it.got("b") == [["y"]]
+
+
+async def test_an_inner_join_keeps_equal_names_in_declared_order_and_takes_id_and_parameters_from_the_left(
+    lab: MakeLab,
+) -> None:
+    left = lambda sent: message(ints("OUTPUT", 1), side="left")  # noqa: E731
+    right = lambda sent: message(ints("OUTPUT", 2), side="right", more=1)  # noqa: E731
+    for slow in ("a", "b"):
+        it = lab(
+            {"a": left, "b": right},
+            "steps:\n- {name: a}\n- {name: b}\noutput: {steps: [a, b]}",
+        )
+        it.models[slow] = after(it.clock, 50, it.models[slow])
+        outcome = await it.run(ints("i", 1))
+        assert values(outcome) == [("OUTPUT", [1]), ("OUTPUT", [2])]
+        assert isinstance(outcome, Answer)
+        assert outcome.message.parameters == {"side": "left"} and outcome.message.id == "id-1"
+
+
+async def test_request_parameters_reach_steps_fed_by_the_request_and_then_the_models_own_replace_them(
+    lab: MakeLab,
+) -> None:
+    it = lab(
+        {"a": lambda sent: message(ints("x", 1), answered=True), "b": emits("y")},
+        "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}",
+    )
+    await it.run(ints("i", 1), asked="yes")
+    assert [dict(sent.parameters) for _, sent in it.calls] == [{"asked": "yes"}, {"answered": True}]
+
+
+async def test_any_lets_the_one_that_comes_through(lab: MakeLab) -> None:
+    spec = """
+    steps:
+    - name: choice
+    - name: mul10
+      inputs: [choice.outputs.OUTPUT0]
+    - name: add10
+      inputs: [choice.outputs.OUTPUT1]
+    output: {steps: [mul10, add10], stepsJoin: any}
+    """
+    for taken, expected in (("OUTPUT0", 70), ("OUTPUT1", 17)):
+        it = lab({"choice": emits(taken), "mul10": multiplies(10), "add10": adds(10)}, spec)
+        assert values(await it.run(ints("INPUT", 7))) == [("OUTPUT", [expected])]
+
+
+async def test_any_fires_again_for_each_source_that_comes(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: any}\noutput: {steps: [c]}"
+    it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
+    it.models["b"] = after(it.clock, 5, emits("y"))
+    await it.run(ints("i", 1))
+    assert it.got("c") == [["x"], ["y"]]
+
+
+async def test_any_merges_what_comes_within_a_millisecond(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: any}\noutput: {steps: [c]}"
+    it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
+    await it.run(ints("i", 1))
+    assert it.got("c") == [["x"], ["x", "y"]]
+
+
+async def test_the_first_message_at_the_output_wins_and_the_rest_runs_on(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x"), "side": emits("y"), "last": emits("z")},
+        "steps:\n- {name: a}\n- {name: side}\n- {name: last, inputs: [side]}\noutput: {steps: [a]}",
+    )
+    it.models["side"] = after(it.clock, 100, emits("y"))
+    assert values(await it.run(ints("i", 1))) == [("x", [1])]
+    assert it.got("last") == [["y"]]
+
+
+async def test_an_outer_join_waits_for_both_while_something_is_in_flight(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: outer}\noutput: {steps: [c]}"
+    it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
+    it.models["b"] = after(it.clock, 500, emits("y"))
+    await it.run(ints("i", 1))
+    assert it.got("c") == [["x", "y"]]
+
+
+async def test_a_parked_outer_side_is_emitted_once_nothing_is_in_flight(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x"), "b": emits("other"), "c": emits("z")},
+        """
+        steps:
+        - name: a
+        - name: b
+        - name: c
+          inputs: [a.outputs.x, b.outputs.y]
+          inputsJoinType: outer
+        output: {steps: [c]}
+        """,
+    )
+    assert values(await it.run(ints("i", 3))) == [("z", [3])]
+    assert it.got("c") == [["x"]]
+
+
+async def test_a_trigger_lets_the_data_through_and_adds_nothing(lab: MakeLab) -> None:
+    spec = """
+    steps:
+    - name: route
+    - name: left
+      inputs: [p.inputs]
+      triggers: [route.outputs.left]
+    - name: right
+      triggers: [route.outputs.right]
+    output: {steps: [left, right], stepsJoin: any}
+    """
+    it = lab({"route": emits("left", "score"), "left": emits("l"), "right": emits("r")}, spec)
+    assert values(await it.run(ints("i", 1))) == [("l", [1])]
+    assert it.got("left") == [["i"]] and it.got("right") == []
+
+
+@pytest.mark.parametrize(("kind", "both", "one"), [("inner", 1, 0), ("any", 2, 1), ("outer", 1, 1)])
+async def test_triggers_are_joined_as_the_manifest_says(lab: MakeLab, kind: str, both: int, one: int) -> None:
+    spec = f"""
+    steps:
+    - name: t1
+    - name: t2
+    - name: a
+      triggers: [t1.outputs.go, t2.outputs.go]
+      triggersJoinType: {kind}
+    output: {{steps: [a]}}
+    """
+    for t2, times in ((emits("go"), both), (emits("no"), one)):
+        it = lab({"t1": emits("go"), "t2": t2, "a": emits("x")}, spec)
+        it.models["t2"] = after(it.clock, 10, t2)
+        await it.run(ints("i", 1))
+        assert len(it.got("a")) == times
+
+
+async def test_two_trigger_tensors_of_one_topic_are_one_trigger(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x")},
+        "steps:\n- {name: a, inputs: [p.inputs.i], triggers: [p.inputs.ok1, p.inputs.ok2]}\noutput: {steps: [a]}",
+    )
+    assert values(await it.run(ints("i", 1), ints("ok2", 1))) == [("x", [1])]
+
+
+async def test_a_step_that_takes_longer_than_the_window_keeps_the_join_from_firing(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: b, inputs: [p, a], joinWindowMs: 100}\noutput: {steps: [b]}"
+    it = lab({"a": emits("x"), "b": emits("y")}, spec)
+    it.models["a"] = after(it.clock, 101, emits("x"))
+    outcome = await it.run(ints("i", 1))
+    assert isinstance(outcome, Stall)
+    assert "step 'b' got its sources more than joinWindowMs (100) apart" in outcome.text
+    it.models["a"] = after(it.clock, 100, emits("x"))
+    assert values(await it.run(ints("i", 1))) == [("y", [2])]
+
+
+async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x"), "b": emits("y"), "c": emits("z")},
+        """
+        steps: [{name: a}, {name: b, inputs: [a.outputs.other]}, {name: c, inputs: [b]}]
+        output: {steps: [a, c]}
+        """,
+    )
+    outcome = await it.run(ints("i", 1))
+    assert outcome == Stall(
+        "pipeline 'p' has nothing in flight and no answer: step 'b' waits for a.outputs.other (a.outputs came without "
+        "it); step 'c' waits for b.outputs; the output waits for c.outputs"
+    )
+
+
+async def test_a_request_without_tensors_and_a_step_without_outputs_fire_nothing(lab: MakeLab) -> None:
+    it = lab({"a": lambda sent: message()}, "steps:\n- {name: a}\noutput: {steps: [a]}")
+    assert isinstance(await it.run(), Stall) and it.calls == []
+    assert isinstance(await it.run(ints("i", 1)), Stall) and len(it.calls) == 1
+
+
+async def test_a_pipeline_without_output_answers_nobody_but_runs(lab: MakeLab) -> None:
+    it = lab({"a": emits("x")}, "steps:\n- {name: a}")
+    outcome = await it.run(ints("i", 1))
+    assert outcome == Stall("pipeline 'p' has no output section, so no caller gets an answer") and len(it.calls) == 1
+
+
+async def test_an_output_without_steps_gives_the_inputs_back(lab: MakeLab) -> None:
+    it = lab({"a": emits("x")}, "steps:\n- {name: a}\noutput: {}")
+    assert values(await it.run(ints("i", 1), ints("j", 2))) == [("i", [1]), ("j", [2])]
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (fails(400, "no"), "a : rpc error: code = InvalidArgument desc = no"),
+        (fails(404, "no"), "a : rpc error: code = NotFound desc = no"),
+        (fails(422, "no"), "a : rpc error: code = FailedPrecondition desc = no"),
+        (fails(500, "no"), "a : rpc error: code = Internal desc = no"),
+        (fails(503, "no"), "a : rpc error: code = Unknown desc = no"),
+        (
+            lambda sent: message(ints("x", 1 // 0)),
+            "a : rpc error: code = Internal desc = integer division or modulo by zero",
+        ),
+    ],
+)
+async def test_a_steps_error_is_the_pipelines_in_core_2s_words(lab: MakeLab, model: object, text: str) -> None:
+    it = lab({"a": model, "b": emits("x")}, "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}")
+    assert await it.run(ints("i", 1)) == Failure(text)
+    assert it.got("b") == []
+
+
+async def test_a_failing_side_branch_is_the_answer_if_it_is_faster(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: side}\noutput: {steps: [a]}"
+    it = lab({"a": emits("x"), "side": fails(422, "no")}, spec)
+    it.models["a"] = after(it.clock, 10, emits("x"))
+    assert isinstance(await it.run(ints("i", 1)), Failure) and len(it.calls) == 2
+    it = lab({"a": emits("x"), "side": fails(422, "no")}, spec)
+    it.models["side"] = after(it.clock, 10, fails(422, "no"))
+    assert values(await it.run(ints("i", 1))) == [("x", [1])]
+
+
+async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLab) -> None:
+    it = lab({"a": emits("x"), "b": emits("y")}, "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}")
+
+    async def call(step: str, sent: Message, headers: object) -> tuple[Message, dict[str, str]]:
+        answer, _ = await it._call(step, sent, headers)  # type: ignore[arg-type]
+        return answer, {f"x-{step}": "1"}
+
+    it.engine.call = call
+    outcome = await it.run(ints("i", 1))
+    assert it.headers == [{"x-request-id": "r"}, {"x-request-id": "r", "x-a": "1"}]
+    assert isinstance(outcome, Answer) and outcome.headers == {"x-request-id": "r", "x-a": "1", "x-b": "1"}
+
+
+@pytest.mark.parametrize(("revisits", "fits"), [(2, True), (1, False)])
+async def test_a_cycle_may_run_a_step_once_more_than_it_may_come_back(lab: MakeLab, revisits: int, fits: bool) -> None:
+    it = lab(
+        {},
+        f"""
+        steps:
+        - name: count
+          inputs: [p, count.outputs.again]
+          inputsJoinType: any
+        output: {{steps: [count.outputs.done]}}
+        allowCycles: true
+        maxStepRevisits: {revisits}
+        """,
+    )
+
+    def count(sent: Message) -> Message:
+        number = sent.tensors[0].data[0] + 1
+        return message(ints("done" if number == 3 else "again", number))
+
+    it.models["count"] = after(it.clock, 5, count)
+    outcome = await it.run(ints("i", 0))
+    if fits:
+        assert values(outcome) == [("done", [3])]
+    else:
+        assert outcome == Failure(
+            "p : ERROR: Max step revisits (1) exceeded for request 0.p.r in topic "
+            "TopicForPipeline(topicName=seldon.default.model.count.inputs, pipelineName=p)"
+        )
+        assert len(it.calls) == 2
+
+
+async def test_a_pipeline_may_read_another_that_was_loaded_with_it(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x"), "b": emits("y"), "c": emits("z")},
+        "steps:\n- {name: a}\noutput: {steps: [a]}",
+        """
+        steps:
+        - name: b
+        - name: c
+          inputs: [b]
+        input:
+          externalInputs: [p.outputs, p.step.a.inputs.i]
+          tensorMap: {p.outputs.x: from-p}
+        output: {steps: [c]}
+        """,
+        names=("p", "q"),
+    )
+    assert values(await it.run(ints("i", 4))) == [("x", [4])]
+    assert it.got("b") == [["from-p", "i"]] and it.got("c") == [["y"]]
+    assert values(await it.run(ints("i", 4), pipeline="q")) == [("z", [4])]

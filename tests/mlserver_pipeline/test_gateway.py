@@ -1,0 +1,104 @@
+"""JSON as Core 2's gateway reads and writes it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mlserver_pipeline.gateway import BadRequest, read_request, write_response
+from mlserver_pipeline.messages import Message, Tensor
+
+
+def body(**tensor: Any) -> bytes:
+    return json.dumps({"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["x"]} | tensor]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "data"),
+    [
+        ({"data": ["ä"]}, ["ä".encode()]),
+        ({"shape": [2], "data": ["a"]}, [b"a", b""]),
+        ({"shape": [2, 1], "data": [["a"], ["b"]]}, [b"a", b"b"]),
+        ({"datatype": "INT32", "shape": [2, 2], "data": [[1, 2], [3]]}, [1, 2, 3, 0]),
+        ({"datatype": "INT64", "data": [1.9]}, [1]),
+        ({"datatype": "BOOL", "shape": [2], "data": [True]}, [True, False]),
+        ({"datatype": "FP32", "data": [0.1]}, [0.10000000149011612]),
+        ({"datatype": "FP16", "data": [0.5]}, [0.5]),
+        ({"shape": [0, 1], "data": []}, []),
+    ],
+)
+def test_data_is_flattened_and_filled_up_to_its_shape(tensor: dict[str, Any], data: list[Any]) -> None:
+    assert read_request(body(**tensor)).tensors[0].data == data
+
+
+def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> None:
+    request = {"id": "1", "outputs": [{"name": "x"}], "parameters": {"t": 0.7, "b": True, "s": "x"}, "inputs": []}
+    assert read_request(json.dumps(request).encode()) == Message("", {"t": 0, "b": True, "s": "x"}, ())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the body is not JSON"),
+        (b"{", "the body is not JSON"),
+        (b"[" * 100_000, "the body is not JSON"),
+        (b"\xff", "the body is not JSON"),
+        (b"[]", "the body is not a JSON object"),
+        (b"{}", "'inputs' is missing"),
+        (b'{"inputs": [1]}', "input 0 is not an object"),
+        (b'{"inputs": [{}]}', "input 0 has no name"),
+        (body(shape="1"), "tensor 't' has no shape"),
+        (body(shape=[-1]), "tensor 't' has no shape"),
+        (body(datatype="TEXT"), "unknown datatype 'TEXT'"),
+        (body(data="x"), "tensor 't' has no data; expected a list"),
+        (body(shape=[]), "shape []; expected [n] or [n,1]"),
+        (
+            body(shape=[1, 2], data=["a", "b"]),
+            "2 elements under shape [1, 2]; Core 2 makes room for the first dimension",
+        ),
+        (body(shape=[10**12]), "1 elements under shape [1000000000000]"),
+        (body(data=[1]), "tensor 't' holds an element that is no BYTES"),
+        (body(data=["\ud800"]), "half of a surrogate pair"),
+        (body(datatype="INT32", data=["1"]), "tensor 't' holds an element that is no INT32"),
+        (body(datatype="INT32", data=[1e300]), "tensor 't' holds an element that is no INT32"),
+        (body(datatype="INT32", data=[float("nan")]), "tensor 't' holds an element that is no INT32"),
+        (body(parameters={"x": [1]}), "parameter 'x' of tensor 't' can't pass a pipeline"),
+        (b'{"inputs": [], "parameters": {"x": null}}', "parameter 'x' of the request can't pass a pipeline"),
+        (b'{"inputs": [], "parameters": 1}', "the parameters of the request are not an object"),
+    ],
+)
+def test_a_body_that_the_gateway_cannot_convert_is_refused_with_a_sentence(content: bytes, reason: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read_request(content)
+    assert reason in str(refused.value)
+
+
+def test_an_answer_is_printed_in_core_2s_order_without_id_and_with_bytes_in_base64() -> None:
+    text = Tensor("t", "BYTES", (1, 1), ["é".encode()], {"content_type": "str"})
+    answer = Message(
+        "id", {"p": 1}, (text, Tensor("b", "BYTES", (1,), [b"\xff"], {}), Tensor("e", "INT64", (0,), [], {}))
+    )
+    assert write_response(answer).decode() == (
+        '{"model_name":"","parameters":{"p":1},"outputs":['
+        '{"data":["é"],"name":"t","shape":[1,1],"datatype":"BYTES","parameters":{"content_type":"str"}},'
+        '{"data":["/w=="],"name":"b","shape":[1],"datatype":"BYTES"},'
+        '{"data":null,"name":"e","shape":[0],"datatype":"INT64"}]}'
+    )
+
+
+def test_floats_are_printed_with_the_digits_they_have() -> None:
+    tensors = (
+        Tensor("h", "FP32", (2,), [10.0, 0.10000000149011612], {}),
+        Tensor("d", "FP64", (2,), [10.0, 0.1], {}),
+    )
+    printed = write_response(Message("", {}, tensors)).decode()
+    assert printed.count("[10,0.1]") == 2
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [Tensor("n", "FP64", (1,), [float("nan")], {}), Tensor("t", "BYTES", (1,), [b"\xff"], {"content_type": "str"})],
+)
+def test_what_json_has_no_word_for_is_an_error(tensor: Tensor) -> None:
+    with pytest.raises(ValueError):
+        write_response(Message("", {}, (tensor,)))

@@ -1,0 +1,228 @@
+"""The pipeline in a real MLServer, over models that are no runtimes of this suite."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+from pipeline_lab import manifest_text
+from support import Server, free_ports, outputs, start_mlserver, text
+
+(METRICS_PORT,) = free_ports(1)
+
+MODELS = '''
+import asyncio
+from mlserver import MLModel
+from mlserver.codecs import StringCodec
+from mlserver.errors import MLServerError
+from mlserver.types import InferenceResponse, Parameters, ResponseOutput
+
+
+class Upper(MLModel):
+    """`text` in upper case, and under the name of its first letter the header and types that came."""
+
+    async def load(self):
+        await asyncio.sleep(0.5)
+        return True
+
+    async def predict(self, payload):
+        element = payload.inputs[0].data.root[0]
+        if element == b"fail":
+            raise MLServerError("no such word", 422)
+        if element == b"crash":
+            raise RuntimeError("crashed")
+        came = payload.parameters.headers
+        seen = f"{type(element).__name__} {came.get('x-color')} {came.get('x-request-id')}"
+        word = element.decode().upper()
+        outputs = [StringCodec.encode_output(name, [word]) for name in ("text", word[0].lower())]
+        outputs.append(StringCodec.encode_output("seen", [seen]))
+        parameters = Parameters(headers={"x-upper": "yes", "not-passed": "1"}, tone="loud")
+        return InferenceResponse(model_name=self.name, outputs=outputs, parameters=parameters)
+
+
+class Raw(MLModel):
+    async def predict(self, payload):
+        size = len(payload.inputs[0].data.root[0])
+        return InferenceResponse(model_name=self.name, outputs=[
+            ResponseOutput(name="raw", datatype="BYTES", shape=[1], data=[b"\\x01\\x02"]),
+            ResponseOutput(name="size", datatype="FP32", shape=[1, 1], data=[size + 0.5]),
+        ])
+'''
+
+
+def build(folder: Path) -> Path:
+    """A repository: the models, and a pipeline whose manifest lies outside of it."""
+    (folder / "manifests").mkdir(parents=True)
+    only_raw = "steps: [{name: upper}, {name: raw, inputs: [upper.outputs.text]}]\noutput: {steps: [raw]}"
+    joined = """
+    steps:
+    - name: upper
+    - name: vowel
+      inputs: [upper.outputs.text]
+      triggers: [upper.outputs.a]
+    output:
+      steps: [upper.outputs.seen, vowel]
+    """
+    (folder / "manifests/chain.yaml").write_text(manifest_text(only_raw, "chain"), encoding="utf-8")
+    (folder / "manifests/more.yaml").write_text(manifest_text(joined, "joined"), encoding="utf-8")
+    models = folder / "models"
+    settings: dict[str, dict[str, Any]] = {
+        "chain": {
+            "implementation": "mlserver_pipeline.Pipeline",
+            "parameters": {"extra": {"manifest": ["../../manifests/chain.yaml", "../../manifests/more.yaml"]}},
+        },
+        "upper": {"implementation": "words.Upper"},
+        "vowel": {"implementation": "words.Raw"},
+        "raw": {"implementation": "words.Raw"},
+    }
+    for name, content in settings.items():
+        (models / name).mkdir(parents=True)
+        (models / name / "model-settings.json").write_text(json.dumps({"name": name} | content), encoding="utf-8")
+        (models / name / "words.py").write_text(MODELS, encoding="utf-8")
+    (models / "settings.json").write_text('{"parallel_workers": 0, "debug": false}', encoding="utf-8")
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    tmp = tmp_path_factory.mktemp("pipelines")
+    server = start_mlserver(build(tmp), tmp, {"MLSERVER_METRICS_PORT": str(METRICS_PORT)})
+    yield server
+    server.stop()
+
+
+def gateway(server: Server, pipeline: str, content: Any, **headers: str) -> httpx2.Response:
+    body = content if isinstance(content, bytes) else json.dumps({"inputs": content}).encode()
+    return httpx2.post(f"{server.url}/v2/pipelines/{pipeline}/infer", content=body, headers=headers, timeout=20)
+
+
+def test_the_pipelines_own_path_answers_as_core_2s_gateway(server: Server) -> None:
+    answer = gateway(server, "chain", [text("word", "hello")], **{"x-request-id": "mine", "x-color": "red"})
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] == "mine" and answer.headers["x-upper"] == "yes"
+    assert "not-passed" not in answer.headers
+    assert answer.text == (
+        '{"model_name":"","outputs":[{"data":["AQI="],"name":"raw","shape":[1],"datatype":"BYTES"},'
+        '{"data":[5.5],"name":"size","shape":[1,1],"datatype":"FP32"}]}'
+    )
+
+
+def test_the_models_path_answers_as_mlserver(server: Server) -> None:
+    answer = server.infer("chain", [text("word", "hello")], id="one", headers={"x-color": "red"})
+    assert outputs(answer)["size"] == [5.5]
+    content = answer.json()
+    assert content["model_name"] == "chain" and content["id"] == "one"
+    assert answer.headers["x-request-id"] == "one"
+
+
+def test_a_steps_error_is_400_with_the_steps_name_on_both_paths(server: Server) -> None:
+    for word, code in (("fail", "FailedPrecondition desc = no such word"), ("crash", "Internal desc = crashed")):
+        sentence = f"upper : rpc error: code = {code}"
+        answer = gateway(server, "chain", [text("word", word)], **{"x-request-id": "mine"})
+        assert (answer.status_code, answer.text, answer.headers["x-request-id"]) == (400, sentence, "mine")
+        as_model = server.infer("chain", [text("word", word)])
+        assert (as_model.status_code, as_model.json()) == (400, {"error": sentence})
+
+
+def test_a_branch_that_cannot_fire_is_504_that_names_the_step_and_what_it_lacked(server: Server) -> None:
+    answer = gateway(server, "joined", [text("word", "hello")])
+    assert answer.status_code == 504
+    assert "step 'vowel' waits for its trigger upper.outputs.a (upper.outputs came without it)" in answer.text
+    both = gateway(server, "joined", [text("word", "any")])
+    assert [tensor["name"] for tensor in both.json()["outputs"]] == ["seen", "raw", "size"]
+
+
+def test_steps_get_bytes_the_callers_headers_and_an_identity(server: Server) -> None:
+    answer = gateway(server, "joined", [text("word", "any")], **{"x-color": "blue"})
+    kind, color, identity = answer.json()["outputs"][0]["data"][0].split()
+    assert (kind, color) == ("bytes", "blue")
+    assert identity == answer.headers["x-request-id"] and len(identity) >= 16
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 1}', b'{"inputs": [{"name": "x"}]}'])
+def test_a_bad_body_is_400_with_a_sentence(server: Server, body: bytes) -> None:
+    answer = gateway(server, "chain", body)
+    assert answer.status_code == 400 and answer.text
+
+
+def test_a_trace_tells_what_arrived_what_left_and_why(server: Server) -> None:
+    answer = gateway(server, "joined", [text("word", "any")], **{"x-pipeline-trace": "1"})
+    (trace,) = [tensor for tensor in answer.json()["outputs"] if tensor["name"] == "trace"]
+    upper, vowel = [json.loads(row) for row in trace["data"]]
+    assert upper["step"] == "upper" and upper["arrived"] == {"joined.inputs": [{"word": ["any"]}]}
+    assert upper["left"][0]["text"] == ["ANY"] and upper["parameters"] == {"tone": "loud"} and upper["ms"] > 0
+    assert vowel["arrived"] == {"upper.outputs.text": [{"text": ["ANY"]}], "upper.outputs.a": [{"a": ["ANY"]}]}
+    assert vowel["why"] == "fired: upper.outputs.text and upper.outputs.a came"
+
+
+def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
+    def request(word: bytes) -> pb.ModelInferRequest:
+        contents = pb.InferTensorContents(bytes_contents=[word])
+        tensor = pb.ModelInferRequest.InferInputTensor(name="word", shape=[1], datatype="BYTES", contents=contents)
+        return pb.ModelInferRequest(model_name="chain", id="two", inputs=[tensor])
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        answer, call = stub.ModelInfer.with_call(request(b"hello"), metadata=[("x-request-id", "g")])
+        assert (answer.id, answer.outputs[0].contents.bytes_contents[0]) == ("two", b"\x01\x02")
+        assert ("x-request-id", "g") in [tuple(item) for item in call.trailing_metadata()]
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(request(b"fail"))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert "upper : rpc error: code = FailedPrecondition desc = no such word" in str(refused.value)
+
+
+def test_steps_count_in_mlservers_metrics(server: Server) -> None:
+    gateway(server, "chain", [text("word", "hello")])
+    metrics = httpx2.get(f"http://127.0.0.1:{METRICS_PORT}/metrics").text
+    assert 'model_infer_request_success_total{model="upper"' in metrics
+
+
+def test_the_pipeline_survives_a_reload_and_says_when_a_step_is_gone(server: Server) -> None:
+    for _ in range(2):
+        assert httpx2.post(f"{server.url}/v2/repository/models/chain/load", timeout=20).status_code == 200
+    assert gateway(server, "chain", [text("word", "hello")]).status_code == 200
+    assert httpx2.post(f"{server.url}/v2/repository/models/raw/unload").status_code == 200
+    answer = gateway(server, "chain", [text("word", "hello")])
+    assert (answer.status_code, answer.text) == (400, "raw : rpc error: code = NotFound desc = Model raw not found")
+    assert httpx2.post(f"{server.url}/v2/repository/models/chain/unload").status_code == 200
+    assert gateway(server, "chain", [text("word", "hello")]).status_code == 404
+
+
+def log_of_failed_start(models: Path, tmp: Path) -> str:
+    server = start_mlserver(models, tmp, wait=False)
+    server.process.wait(60)
+    return server.log.read_text(encoding="utf-8")
+
+
+def test_in_a_worker_process_it_refuses_to_load_and_says_what_to_do(tmp_path: Path) -> None:
+    models = build(tmp_path)
+    (models / "settings.json").write_text('{"parallel_workers": 1}', encoding="utf-8")
+    log = log_of_failed_start(models, tmp_path)
+    assert "model 'chain': a pipeline can't run in a worker process; set \"parallel_workers\": 0" in log
+
+
+def test_with_workers_for_its_steps_only_it_runs(tmp_path: Path) -> None:
+    models = build(tmp_path / "built")
+    settings = models / "chain/model-settings.json"
+    content = json.loads(settings.read_text(encoding="utf-8")) | {"parallel_workers": 0}
+    settings.write_text(json.dumps(content), encoding="utf-8")
+    (models / "settings.json").write_text('{"parallel_workers": 1}', encoding="utf-8")
+    server = start_mlserver(models, tmp_path)
+    try:
+        assert gateway(server, "chain", [text("word", "hello")]).json()["outputs"][1]["data"] == [5.5]
+    finally:
+        server.stop()
+
+
+def test_a_step_that_the_repository_lacks_is_an_error_at_once(tmp_path: Path) -> None:
+    models = build(tmp_path)
+    (models / "raw/model-settings.json").unlink()
+    log = log_of_failed_start(models, tmp_path)
+    assert "model 'chain' calls 'raw', which its model repository lacks" in log
