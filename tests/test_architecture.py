@@ -1,0 +1,73 @@
+"""The house rules of the design that a machine can check."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlserver_chat
+from support import ROOT
+
+RUNTIMES = ROOT / "runtimes"
+PACKAGES = sorted(path.name for path in RUNTIMES.glob("mlserver_*") if (path / "__init__.py").exists())
+SOURCES = sorted(path for package in PACKAGES for path in (RUNTIMES / package).rglob("*.py"))
+ALL_CODE = [
+    path
+    for folder in ("runtimes", "tests", "benchmarks", "training", "examples", "docs", "models")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+HEAVY = ("torch", "transformers", "sqlalchemy", "openai", "psycopg", "pg8000")
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages that a file imports absolutely."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) if node.level == 0]
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_point_one_way(package: str) -> None:
+    others = set(PACKAGES) - {package, "mlserver_chat"}
+    if package == "mlserver_llm_cli":
+        return
+    for path in (RUNTIMES / package).rglob("*.py"):
+        assert not imported(path) & others, f"{path} imports another runtime"
+
+
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name != "mlserver_llm_local"])
+def test_importing_a_package_brings_no_torch(package: str) -> None:
+    code = f"import sys, {package}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    allowed = {"mlserver_llm_api": {"openai"}, "mlserver_memory": {"sqlalchemy"}}
+    assert set(loaded) <= allowed.get(package, set())
+
+
+@pytest.mark.parametrize("path", ALL_CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short_and_finished(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    assert not re.search(r"\b(TO" + r"DO|FIX" + r"ME)\b", text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(RUNTIMES)))
+def test_no_source_runs_code_that_comes_with_data(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for forbidden in (r"trust_remote_code\s*=\s*True", r"torch\.load\(", r"\bpickle\b", r"yaml\.load\(", r"(?<![.\w])eval\("):
+        assert not re.search(forbidden, text), forbidden
+
+
+def test_everything_public_is_exported_in_order() -> None:
+    public = [name for name, value in vars(mlserver_chat).items() if not name.startswith("_") and not _module(value)]
+    assert sorted(public, key=str.casefold) == sorted(mlserver_chat.__all__, key=str.casefold)
+
+
+def _module(value: object) -> bool:
+    return type(value).__name__ == "module"
