@@ -1,0 +1,108 @@
+"""What part of a conversation a step gets to see, for any conversation."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlserver_chat import Message, Part, StoredMessage, Window
+from mlserver_memory.window import shape_window
+
+CALL = '{{"id": "{}", "type": "function", "function": {{"name": "f", "arguments": "{{}}"}}}}'
+
+
+def stored(messages: Sequence[Message]) -> list[StoredMessage]:
+    return [StoredMessage(n, message.to_history(), 0.0) for n, message in enumerate(messages, 1)]
+
+
+def window(messages: Sequence[Message], size: int) -> Window:
+    """What a store returns."""
+    everything = stored(messages)
+    system = next((message for message in reversed(everything) if message.role == "system"), None)
+    newest = everything[-size:]
+    return Window(newest, system if system not in newest else None)
+
+
+def call(*ids: str) -> Message:
+    return Message("assistant", (), tuple(CALL.format(each) for each in ids))
+
+
+def result(identity: str | None) -> Message:
+    return Message("tool", (Part("text", "42"),), (), identity)
+
+
+def user(text: str = "hi") -> Message:
+    return Message.of_text("user", text)
+
+
+SYSTEM = Message.of_text("system", "be kind")
+
+
+def roles(shown: Sequence[StoredMessage]) -> list[str]:
+    return [message.role for message in shown]
+
+
+def test_the_system_message_stays_and_counts() -> None:
+    conversation = [SYSTEM, *[user(str(n)) for n in range(10)]]
+    shown = shape_window(window(conversation, 4), 4)
+    assert [message.message.text for message in shown] == ["be kind", "7", "8", "9"]
+    shown = shape_window(window(conversation, 4), 4, pin_system=False)
+    assert [message.message.text for message in shown] == ["6", "7", "8", "9"]
+    assert roles(shape_window(window(conversation, 1), 1)) == ["user"]
+
+
+def test_a_result_whose_call_was_cut_off_goes_too() -> None:
+    conversation = [user(), call("a", "b"), result("a"), result("b"), user(), user()]
+    assert roles(shape_window(window(conversation, 5), 5)) == ["assistant", "tool", "tool", "user", "user"]
+    assert roles(shape_window(window(conversation, 4), 4)) == ["user", "user"]
+    assert roles(shape_window(window(conversation, 3), 3)) == ["user", "user"]
+
+
+def test_a_late_result_goes_with_its_call_and_others_stay() -> None:
+    conversation = [call("a"), user(), call("b"), result("b"), result("a"), user()]
+    assert roles(shape_window(window(conversation, 5), 5)) == ["user", "assistant", "tool", "user"]
+
+
+def test_results_stored_without_ids_do_not_begin_a_window() -> None:
+    conversation = [user(), Message.of_text("assistant", ""), result(None), user()]
+    assert roles(shape_window(window(conversation, 2), 2)) == ["user"]
+    assert roles(shape_window(window(conversation, 3), 3)) == ["assistant", "tool", "user"]
+
+
+def test_a_conversation_that_fits_is_shown_as_it_was_stored() -> None:
+    conversation = [result("never called"), user()]
+    assert roles(shape_window(window(conversation, 2), 2)) == ["tool", "user"]
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Message]:
+    """Whole turns: system, user, plain answers, calls with all their results."""
+    messages: list[Message] = []
+    for number, kind in enumerate(draw(st.lists(st.sampled_from(["system", "user", "plain", "call"]), max_size=12))):
+        if kind == "system":
+            messages.append(Message.of_text("system", str(number)))
+        elif kind == "user":
+            messages.append(user(str(number)))
+        elif kind == "plain":
+            messages.append(Message.of_text("assistant", str(number)))
+        else:
+            ids = [f"{number}-{n}" for n in range(draw(st.integers(1, 3)))]
+            messages += [call(*ids), *map(result, draw(st.permutations(ids)))]
+    return messages
+
+
+@given(conversations(), st.integers(1, 12))
+def test_every_window_is_one_that_a_chat_model_accepts(conversation: list[Message], size: int) -> None:
+    shown = shape_window(window(conversation, size), size)
+    sequences = [message.sequence for message in shown]
+    assert len(shown) <= size
+    assert sequences == sorted(set(sequences))
+    calls: set[str] = set()
+    for message in (each.message for each in shown):
+        calls.update(each.split('"')[3] for each in message.tool_calls)
+        assert message.role != "tool" or message.tool_call_id in calls
+    if conversation and conversation[-1].role != "tool":
+        assert shown[-1].message == conversation[-1]
+    systems = [message.sequence for message in stored(conversation) if message.role == "system"]
+    if systems and size > 1:
+        assert systems[-1] in sequences
