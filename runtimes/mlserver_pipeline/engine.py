@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .batches import Batch
 from .errors import step_error
 from .graph import Graph, Node
 from .joins import Fold, Join, keep_left
@@ -79,6 +80,7 @@ class Engine:
             for is_trigger, sources in ((False, node.sources), (True, node.triggers)):
                 for index, source in enumerate(sources):
                     self.listeners.setdefault(source.topic, []).append(_Listener(node, index, is_trigger))
+        self.batches = {node.sink: Batch(node.batch) for graph in graphs for node in graph.nodes if node.batch}
         self._runs: set[Run] = set()
 
     def start(self, pipeline: str, message: Message, headers: Mapping[str, str], identity: str) -> "Run":
@@ -185,6 +187,8 @@ class Run:
             renamed = None if listener.is_trigger else node.renames.get(topic)
             message = record.message.select(source.tensors, renamed or {})
             state.trace.arrived(source, message)
+            if message is not None and node.batch and not listener.is_trigger:
+                message = self._engine.batches[node.sink].add(message)
             if message is not None:
                 for passed in state.arrive(listener, record._replace(message=message)):
                     self._fire(node, passed)

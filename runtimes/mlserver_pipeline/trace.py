@@ -1,6 +1,7 @@
 """What happened to one request at each step, and why a step did not fire."""
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,9 +34,11 @@ class NodeTrace:
         self.firings = 0
         self.answers = 0
         self.seconds = 0.0
+        self.waited = 0.0
         self.error: str | None = None
         self._arrivals: dict[Source, _Arrivals] = {}
         self._left: list[Message] = []
+        self._first_arrival: float | None = None
 
     def arrived(self, source: Source, selected: Message | None) -> None:
         """A message came; `selected` is what was left of it."""
@@ -44,9 +47,12 @@ class NodeTrace:
             arrivals.without = True
         else:
             arrivals.selected.append(selected)
+            self._first_arrival = self._first_arrival or time.perf_counter()
 
     def fired(self, message: Message) -> None:
         """The stream emitted."""
+        if not self.firings:
+            self.waited = time.perf_counter() - (self._first_arrival or 0.0)
         self.firings += 1
         if not self.node.calls_model:
             self._left.append(message)
@@ -100,6 +106,7 @@ class NodeTrace:
             "left": [_tensors(message, values) for message in self._left],
             "parameters": {key: value for message in self._left for key, value in message.parameters.items()},
             "ms": round(self.seconds * 1000, 3),
+            "waited_ms": round(self.waited * 1000, 3),
             "why": self._why(),
         }
         return row | ({"error": self.error} if self.error else {})

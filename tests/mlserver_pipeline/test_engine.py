@@ -334,3 +334,21 @@ async def test_a_pipeline_may_read_another_that_was_loaded_with_it(lab: MakeLab)
     assert values(await it.run(ints("i", 4))) == [("x", [4])]
     assert it.got("b") == [["from-p", "i"]] and it.got("c") == [["y"]]
     assert values(await it.run(ints("i", 4), pipeline="q")) == [("z", [4])]
+
+
+async def test_a_batch_gathers_rows_across_requests_and_answers_the_last(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a, batch: {size: 3}}\noutput: {steps: [a]}"
+    it = lab({"a": lambda sent: message(*sent.tensors)}, spec)
+    first = await it.run(ints("i", 1, 2), ints("j", 5))
+    assert isinstance(first, Stall) and "step 'a' waits for other requests to fill its batch of 3" in first.text
+    assert values(await it.run(ints("j", 6), ints("i", 3))) == [("i", [1, 2, 3]), ("j", [5, 6])]
+    assert it.calls[0][1].tensors[0].shape == (3,)
+    assert isinstance(await it.run(ints("i", 4)), Stall)
+
+
+async def test_a_step_that_joins_is_not_batched(lab: MakeLab) -> None:
+    it = lab(
+        {"a": emits("x"), "b": emits("y")},
+        "steps:\n- {name: a}\n- {name: b, inputs: [a, p], batch: {size: 9}}\noutput: {steps: [b]}",
+    )
+    assert values(await it.run(ints("i", 1))) == [("y", [2])]
