@@ -186,7 +186,7 @@ def test_bad_input_over_http_is_422_and_the_server_lives(mlserver: Callable[...,
 
 
 def test_two_models_share_a_file_and_kill_9_loses_no_turn(mlserver: Callable[..., Server], tmp_path: Path) -> None:
-    first = mlserver(SERVED, workers=1, tmp=tmp_path)
+    first = mlserver(SERVED, tmp=tmp_path)
     second = start_mlserver(tmp_path / "models", tmp_path)
     try:
         for turn in range(10):
