@@ -1,6 +1,7 @@
 """Calling another V2 model: `SameProcessClient` and `RemoteClient`, two forms of the `ModelClient` seam."""
 
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
@@ -18,6 +19,8 @@ from .seams import ModelClient
 from .settings import SiblingSettings
 from .siblings import find_model, repository_models, wait_for_model
 from .streams import closing
+
+_MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
 
 
 class SameProcessClient:
@@ -41,12 +44,12 @@ class SameProcessClient:
                 raise _as_ours(error) from None
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses as they come. A runtime of the suite reports an error as its last response."""
+        """The model's responses as they come; raises like `infer`."""
         target = await self._target(model)
         try:
             async with closing(target.predict_stream(_one(request))) as responses:
                 async for response in responses:
-                    yield response
+                    yield _checked(response)
         except MLServerError as error:
             raise _as_ours(error) from None
 
@@ -58,6 +61,15 @@ class SameProcessClient:
         if target is None or not target.ready:
             raise NotReachable(f"model '{model}' is not ready")
         return target
+
+
+def _checked(response: InferenceResponse) -> InferenceResponse:
+    """A streamed response; one that reports an error, as runtimes of the suite end a failed stream, is raised."""
+    parameters = response.parameters
+    sentence, status = getattr(parameters, "error", None), getattr(parameters, "status", None)
+    if isinstance(sentence, str) and isinstance(status, int) and not response.outputs:
+        raise from_status(status, sentence)
+    return response
 
 
 async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
@@ -102,7 +114,7 @@ class RemoteClient:
             raise UpstreamFailed(f"model '{model}' answered with something that is not a V2 response") from None
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses as they come, by server-sent events from `infer_stream`."""
+        """The model's responses as they come, by server-sent events from `infer_stream`; raises like `infer`."""
         try:
             async with self._http.stream(
                 "POST", f"{self.url(model)}_stream", content=_body(request), headers=_headers(request)
@@ -112,7 +124,7 @@ class RemoteClient:
                     raise _reported(model, answer)
                 async for line in answer.aiter_lines():
                     if line.startswith("data:"):
-                        yield InferenceResponse.model_validate_json(line.removeprefix("data:"))
+                        yield _checked(InferenceResponse.model_validate_json(line.removeprefix("data:")))
         except httpx2.HTTPError as error:
             raise _transport_error(model, error) from None
         except ValueError:
@@ -196,7 +208,9 @@ async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: Mu
         raise SettingsError(f"model '{owner.name}': the LLM to call is not known; set {needed} in parameters.extra")
     if not uri.startswith(("http://", "https://")):
         raise SettingsError(f"model '{owner.name}': 'llm_uri' is not an http or https URL")
-    return BoundModel(settings.llm or "llm", RemoteClient(uri, settings.timeout, settings.ssl_verify_path))
+    named = _MODEL_OF_URI.search(uri)
+    name = named.group(1) if named else settings.llm or "llm"
+    return BoundModel(name, RemoteClient(uri, settings.timeout, settings.ssl_verify_path))
 
 
 def call_parameters(request: InferenceRequest, **parameters: Any) -> Parameters:

@@ -167,9 +167,19 @@ def read_conversation(tensors: Tensors) -> list[Message]:
     Raises:
         InvalidInput: neither is there, or one of them is malformed.
     """
+    conversation = find_conversation(tensors)
+    if not conversation:
+        raise InvalidInput("tensor 'history' or the tensors 'role' and 'content' are missing; expected a conversation")
+    return conversation
+
+
+def find_conversation(tensors: Tensors) -> list[Message]:
+    """The same, empty where neither is there.
+
+    Raises:
+        InvalidInput: one of them is malformed.
+    """
     history, messages = decode_history(tensors), decode_messages(tensors)
     if messages and history[-len(messages) :] == messages:
         messages = []
-    if not history and not messages:
-        raise InvalidInput("tensor 'history' or the tensors 'role' and 'content' are missing; expected a conversation")
     return history + messages

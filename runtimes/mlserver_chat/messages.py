@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from .errors import InvalidInput
+from pydantic import BaseModel, ValidationError
+
+from .errors import InvalidInput, UpstreamFailed
 from .tensors import Json, dumps, json_object
 
 
@@ -111,6 +113,33 @@ def last_user_text(messages: Sequence[Message]) -> str:
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
+class _Delta(BaseModel, strict=True):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _Choice(BaseModel, strict=True):
+    message: _Delta | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(BaseModel, strict=True):
+    """What is read of a completion or chunk; everything else in it is only handed on."""
+
+    choices: list[_Choice] | None = None
+
+
+def _checked(data: Json) -> Mapping[str, Json]:
+    try:
+        _Answer.model_validate(data)
+    except ValidationError:
+        raise UpstreamFailed("the answer is not a chat completion of OpenAI's form") from None
+    return data
+
+
 def _no_choice() -> list[dict[str, Any]]:
     return [{}]
 
@@ -124,6 +153,18 @@ class Completion:
     """A finished answer: OpenAI's `ChatCompletion` as JSON, and what the runtimes need of it."""
 
     data: Mapping[str, Json]
+
+    @staticmethod
+    def of_json(data: Json) -> "Completion":
+        """The completion that another server sent.
+
+        Raises:
+            UpstreamFailed: it isn't one, or it has no choice.
+        """
+        completion = Completion(_checked(data))
+        if not completion.data.get("choices"):
+            raise UpstreamFailed("the answer has no choices")
+        return completion
 
     @property
     def _choice(self) -> Mapping[str, Json]:
@@ -164,6 +205,15 @@ class CompletionChunk:
     """A piece of a streamed answer: OpenAI's `ChatCompletionChunk` as JSON. The last one may carry usage only."""
 
     data: Mapping[str, Json]
+
+    @staticmethod
+    def of_json(data: Json) -> "CompletionChunk":
+        """The chunk that another server sent.
+
+        Raises:
+            UpstreamFailed: it isn't one.
+        """
+        return CompletionChunk(_checked(data))
 
     @property
     def _choice(self) -> Mapping[str, Json]:

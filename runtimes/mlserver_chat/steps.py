@@ -1,20 +1,21 @@
 """What every LLM runtime does with a request: read the conversation, render the prompt, ask the backend, answer."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from .base import Runtime, text_metadata
-from .codec import decode_history, decode_messages, read_conversation
+from .codec import read_conversation
 from .errors import InvalidInput
+from .identity import answering, request_identity
 from .messages import Completion, CompletionChunk, Message
 from .options import merge_options, request_options
-from .prompts import Prompt, PromptCatalog, PromptOptions, PromptUtils
-from .prompts.catalog import PromptSource, render_prompt
+from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
 from .seams import ChatBackend, ChoiceBackend
 from .settings import Settings
 from .streams import closing
@@ -52,10 +53,7 @@ class PromptSettings(Settings):
 
     def catalog(self, folder: Path) -> PromptCatalog | None:
         """The prompt's versions, read from `folder`; None without a prompt."""
-        source = self.prompt
-        if source is None and self.prompt_utils is not None:
-            source = self.prompt_utils.prompt(folder)
-        return None if source is None else PromptCatalog(source, self.prompt_options, folder)
+        return PromptCatalog.of_settings(self.prompt, self.prompt_utils, self.prompt_options, folder)
 
 
 @dataclass
@@ -66,8 +64,23 @@ class Call:
     messages: list[Message]
     options: dict[str, Any]
     prompt: Prompt | None
-    started: float = field(default_factory=time.perf_counter)
+    started: float
     backend_seconds: float = 0.0
+
+    @contextmanager
+    def waiting(self, request: InferenceRequest) -> Generator[None]:
+        """The backend works on `request`: its time isn't ours, and what it calls, it calls on behalf of `request`."""
+        began = time.perf_counter()
+        try:
+            with answering(request):
+                yield
+        finally:
+            self.backend_seconds += time.perf_counter() - began
+
+    @property
+    def overhead_ms(self) -> str:
+        """Milliseconds spent so far, without the backend's."""
+        return f"{(time.perf_counter() - self.started - self.backend_seconds) * 1000:.3f}"
 
 
 class ChatStep:
@@ -75,7 +88,7 @@ class ChatStep:
 
     Args:
         runtime: the model it answers for.
-        backend: what answers.
+        backend: what answers; closed with the step.
         settings: prompt, options and denials.
         llm: name of the LLM, part of a prompt's identity.
         folder: where prompt files are.
@@ -101,23 +114,22 @@ class ChatStep:
     async def run(self, request: InferenceRequest) -> InferenceResponse:
         """The whole answer, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`."""
         call = self._prepare(request)
-        began = time.perf_counter()
-        completion = await self._backend.complete(call.messages, call.options)
-        call.backend_seconds = time.perf_counter() - began
-        return self._respond(call, completion.model, completion.finish_reason, self._outputs(call, completion))
+        with call.waiting(request):
+            completion = await self._backend.complete(call.messages, call.options)
+        return self._respond(call, _outputs(completion), completion.model, completion.finish_reason)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer piece by piece: each response adds its `content`, and the last carries the `finish_reason`."""
         call = self._prepare(request)
-        finish_reason = model = ""
+        model = finish_reason = ""
         async with closing(self._backend.stream(call.messages, call.options)) as chunks:
-            began = time.perf_counter()
-            async for chunk in chunks:
-                call.backend_seconds += time.perf_counter() - began
-                finish_reason = chunk.finish_reason or finish_reason
-                model = chunk.model or model
-                yield self._respond(call, model, finish_reason, self._chunk_outputs(call, chunk))
-                began = time.perf_counter()
+            while True:
+                with call.waiting(request):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                model, finish_reason = chunk.model or model, chunk.finish_reason or finish_reason
+                yield self._respond(call, _chunk_outputs(chunk), model, finish_reason)
 
     async def choose(self, request: InferenceRequest) -> InferenceResponse:
         """Score the `choices` instead of generating: log-probability of each as the whole answer.
@@ -125,59 +137,57 @@ class ChatStep:
         Raises:
             InvalidInput: the backend can't score.
         """
-        if not isinstance(self._backend, ChoiceBackend):
-            raise InvalidInput("tensor 'choices' came, but this model can't score choices")
         call = self._prepare(request)
         choices = required_text(call.tensors, "choices")
-        began = time.perf_counter()
-        logprobs = await self._backend.score(call.messages, choices)
-        call.backend_seconds = time.perf_counter() - began
-        outputs = [text_output("choices", choices), float_output("logprobs", logprobs), *passed_through(call.tensors)]
-        return self._respond(call, self._llm, "", outputs)
+        if not isinstance(self._backend, ChoiceBackend):
+            raise InvalidInput("tensor 'choices' came, but this model can't score choices")
+        with call.waiting(request):
+            logprobs = await self._backend.score(call.messages, choices)
+        return self._respond(call, [text_output("choices", choices), float_output("logprobs", logprobs)])
+
+    async def aclose(self) -> None:
+        """Give back what the backend holds."""
+        await self._backend.aclose()
 
     def _prepare(self, request: InferenceRequest) -> Call:
+        started = time.perf_counter()
         tensors = read_tensors(request.inputs)
         requested = request_options(request, tensors, self._allowed)
         if self._catalog is None:
-            conversation = read_conversation(tensors)
-            return Call(tensors, conversation, merge_options(self._defaults, requested), None)
-        prompt = self._catalog.select((optional_text(tensors, "memory_id") or [""])[0])
-        conversation = conversation_if_any(tensors)
-        messages = render_prompt(prompt, tensors, conversation)
-        return Call(tensors, messages, merge_options(self._defaults, prompt.invocation_config, requested), prompt)
-
-    def _outputs(self, call: Call, completion: Completion) -> list[ResponseOutput]:
-        outputs = _message_outputs(completion.role, completion.text)
-        if completion.tool_calls:
-            outputs.append(text_output("tool_calls", completion.tool_calls))
-        outputs.append(text_output("output_all", [dumps(dict(completion.data))]))
-        return outputs + passed_through(call.tensors)
-
-    def _chunk_outputs(self, call: Call, chunk: CompletionChunk) -> list[ResponseOutput]:
-        outputs = _message_outputs("assistant", chunk.text)
-        outputs.append(text_output("output_all", [dumps(dict(chunk.data))]))
-        return outputs + passed_through(call.tensors)
+            options = merge_options(self._defaults, requested)
+            return Call(tensors, read_conversation(tensors), options, None, started)
+        conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
+        prompt = self._catalog.select(conversation_id)
+        options = merge_options(self._defaults, prompt.invocation_config, requested)
+        return Call(tensors, fill(prompt, tensors), options, prompt, started)
 
     def _respond(
-        self, call: Call, model: str, finish_reason: str, outputs: Sequence[ResponseOutput]
+        self, call: Call, outputs: list[ResponseOutput], model: str = "", finish_reason: str = ""
     ) -> InferenceResponse:
-        parameters = {
-            "model": model or self._llm,
-            "finish_reason": finish_reason,
-            "overhead_ms": f"{(time.perf_counter() - call.started - call.backend_seconds) * 1000:.3f}",
-        }
+        parameters = {"model": model or self._llm, "overhead_ms": call.overhead_ms}
+        if finish_reason:
+            parameters["finish_reason"] = finish_reason
         if call.prompt is not None:
-            parameters["prompt"] = call.prompt.name
-            parameters["prompt_version"] = call.prompt.version
-            parameters["prompt_hash"] = call.prompt.hash(self._llm)
-        return self._runtime.response(outputs, **{key: value for key, value in parameters.items() if value})
+            parameters |= {
+                "prompt": call.prompt.name,
+                "prompt_version": call.prompt.version,
+                "prompt_hash": call.prompt.hash(self._llm),
+            }
+        return self._runtime.response([*outputs, *passed_through(call.tensors)], **parameters)
+
+
+def _outputs(completion: Completion) -> list[ResponseOutput]:
+    calls = [text_output("tool_calls", completion.tool_calls)] if completion.tool_calls else []
+    return [*_message_outputs(completion.role, completion.text), *calls, _output_all(completion.data)]
+
+
+def _chunk_outputs(chunk: CompletionChunk) -> list[ResponseOutput]:
+    return [*_message_outputs("assistant", chunk.text), _output_all(chunk.data)]
+
+
+def _output_all(data: Mapping[str, Any]) -> ResponseOutput:
+    return text_output("output_all", [dumps(dict(data))])
 
 
 def _message_outputs(role: str, text: str) -> list[ResponseOutput]:
     return [text_output("role", [role]), text_output("content", [text]), text_output("type", ["text"])]
-
-
-def conversation_if_any(tensors: Tensors) -> list[Message]:
-    """The conversation when the request has one; a prompt may do without."""
-    has_chat = "history" in tensors or "role" in tensors
-    return read_conversation(tensors) if has_chat and (decode_history(tensors) or decode_messages(tensors)) else []

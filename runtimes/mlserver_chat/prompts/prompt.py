@@ -4,10 +4,10 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..settings import Settings
-from .render import HISTORY, LAST_USER_MESSAGE, placeholders
+from .render import HISTORY, LAST_USER_MESSAGE, MESSAGES, placeholders
 
 
 class PromptMessage(Settings):
@@ -34,6 +34,8 @@ def _no_legend() -> dict[str, LegendEntry]:
 
 class Prompt(Settings):
     """A prompt, immutable once loaded."""
+
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     name: str = Field(min_length=1)
     """Name of the prompt; it travels with every answer."""
@@ -65,23 +67,42 @@ class Prompt(Settings):
                 raise ValueError(f"prompt '{self.name}': the legend names '{name}', which the template lacks")
         return self
 
-    @property
-    def placeholders(self) -> set[str]:
-        """All names that the template needs, `history` and `last_user_message` among them.
+    def names_in(self, message: PromptMessage) -> frozenset[str]:
+        """The names that one message of the template uses.
 
         Raises:
             ValueError: a Jinja template that doesn't parse.
         """
-        return {name for message in self.template for name in placeholders(message.content, self.type)}
+        return placeholders(message.content, self.type)
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """All names that the template uses, `history` and `last_user_message` among them."""
+        return frozenset[str]().union(*(self.names_in(message) for message in self.template))
 
     @property
     def fields(self) -> dict[str, str]:
         """The tensor behind each placeholder that takes a tensor."""
-        taken = {HISTORY, LAST_USER_MESSAGE, *self.tokens, *(["messages"] if self.type == "jinja" else [])}
         return {
             name: (self.legend[name].field if name in self.legend else None) or name
-            for name in sorted(self.placeholders - taken)
+            for name in sorted(self.placeholders - self.tokens.keys() - self._conversation_names)
         }
+
+    @property
+    def reads_conversation(self) -> bool:
+        """Whether the template uses the conversation or a part of it."""
+        has_placeholder = any(message.role == "placeholder" for message in self.template)
+        return has_placeholder or not self.placeholders.isdisjoint(self._conversation_names)
+
+    @property
+    def _conversation_names(self) -> frozenset[str]:
+        """Names that stand for the conversation and not for a tensor."""
+        return frozenset((HISTORY, LAST_USER_MESSAGE, *([MESSAGES] if self.type == "jinja" else [])))
+
+    @property
+    def renders_last_user_message(self) -> bool:
+        """Whether the template itself holds the user's turn."""
+        return LAST_USER_MESSAGE in self.placeholders
 
     def hash(self, llm: str) -> str:
         """Identity of LLM + template + invocation config: 16 hex digits of a SHA-256."""

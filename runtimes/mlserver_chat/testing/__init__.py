@@ -2,5 +2,6 @@
 OpenAI-compatible server by hand."""
 
 from .doubles import FakeBackend, FakeModelClient, FakeScorer
+from .openai_server import OpenAIServer, Received, Reply
 
-__all__ = ["FakeBackend", "FakeModelClient", "FakeScorer"]
+__all__ = ["FakeBackend", "FakeModelClient", "FakeScorer", "OpenAIServer", "Received", "Reply"]

@@ -1,0 +1,72 @@
+"""A prompt and a request's tensors to the messages that the LLM gets."""
+
+from collections.abc import Sequence
+
+from ..codec import find_conversation
+from ..errors import InvalidInput
+from ..messages import Message, Part, last_user_text
+from ..tensors import Tensors, value_text
+from .prompt import Prompt, PromptMessage
+from .render import HISTORY, LAST_USER_MESSAGE, MESSAGES, render
+
+
+def fill(prompt: Prompt, tensors: Tensors) -> list[Message]:
+    """The messages of `prompt`, filled from `tensors`.
+
+    `{history}` expands to the conversation, without the last user turn where the template itself renders that. A
+    prompt that names neither the conversation nor its last message doesn't read it.
+
+    Raises:
+        InvalidInput: a placeholder's tensor or the conversation is missing, or they can't be read.
+    """
+    conversation = _conversation(tensors) if prompt.reads_conversation else []
+    values = _values(prompt, tensors, conversation)
+    rendered_turn = conversation[-1:] if prompt.renders_last_user_message and _ends_with_user(conversation) else []
+    history = conversation[: len(conversation) - len(rendered_turn)]
+    messages: list[Message] = []
+    for message in prompt.template:
+        if message.role == "placeholder":
+            messages.extend(history)
+        else:
+            text = render(message.content, prompt.type, values)
+            attached = _attachments(rendered_turn) if _renders_turn(message, prompt) else ()
+            messages.append(Message(message.role, (Part("text", text), *attached)))
+    if prompt.reads_conversation and all(message.role in ("system", "developer") for message in messages):
+        raise InvalidInput(
+            f"tensor 'history' or the tensors 'role' and 'content' are missing; prompt '{prompt.name}' needs them"
+        )
+    return messages
+
+
+def _conversation(tensors: Tensors) -> list[Message]:
+    """The conversation, empty without one. `content` or `type` without `role` are some placeholder's values."""
+    return find_conversation(tensors if "role" in tensors else {k: v for k, v in tensors.items() if k == "history"})
+
+
+def _values(prompt: Prompt, tensors: Tensors, conversation: Sequence[Message]) -> dict[str, object]:
+    values: dict[str, object] = dict(prompt.tokens)
+    for placeholder, field in prompt.fields.items():
+        if field in tensors:
+            values[placeholder] = value_text(tensors[field])
+        elif prompt.type == "plain":
+            raise InvalidInput(f"tensor '{field}' is missing; prompt '{prompt.name}' needs it for '{placeholder}'")
+    if prompt.renders_last_user_message and not any(message.role == "user" for message in conversation):
+        raise InvalidInput(f"the conversation has no message of role 'user'; prompt '{prompt.name}' needs one")
+    values[LAST_USER_MESSAGE] = last_user_text(conversation)
+    values[HISTORY] = "\n".join(f"{message.role}: {message.text}" for message in conversation)
+    if prompt.type == "jinja":
+        values[MESSAGES] = [{"role": message.role, "content": message.text, "type": "text"} for message in conversation]
+    return values
+
+
+def _ends_with_user(conversation: Sequence[Message]) -> bool:
+    return bool(conversation) and conversation[-1].role == "user"
+
+
+def _renders_turn(message: PromptMessage, prompt: Prompt) -> bool:
+    return message.role == "user" and LAST_USER_MESSAGE in prompt.names_in(message)
+
+
+def _attachments(turn: Sequence[Message]) -> tuple[Part, ...]:
+    """The images and other parts of the user's turn, which no text can render and which must not get lost."""
+    return tuple(part for message in turn for part in message.parts if part.type != "text")

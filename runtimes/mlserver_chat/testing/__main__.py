@@ -1,0 +1,21 @@
+"""`python -m mlserver_chat.testing [--port PORT]`: the OpenAI-compatible test server by hand, until interrupted."""
+
+import click
+
+from .openai_server import OpenAIServer
+
+
+@click.command(help="Serve an OpenAI-compatible chat API on 127.0.0.1 that repeats what it is told.")
+@click.option("--port", default=0, show_default="a free one", help="Port to listen on.")
+def main(port: int) -> None:
+    """Start the server and print its base URL."""
+    try:
+        server = OpenAIServer(port)
+    except OSError as error:
+        raise click.ClickException(f"port {port} can't be used: {error.strerror}") from None
+    click.echo(server.base_url)
+    server.serve()
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m mlserver_chat.testing")

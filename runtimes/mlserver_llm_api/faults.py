@@ -1,0 +1,84 @@
+"""Faults of an API as errors of the suite. No sentence repeats what the API wrote: that may hold the key or the prompt.
+
+| the API | error |
+|---|---|
+| no connection, and no earlier attempt got one | `NotReachable` 503: nothing was sent |
+| 400, 413, 422 | `InvalidInput` 422: the API refuses the request; names its `param` and `code` |
+| 429 | `RateLimited` 429, with the time of `Retry-After` when that is at most a day |
+| other statuses, redirects, timeouts, broken connections, answers that aren't the API's JSON | `UpstreamFailed` 424 |
+"""
+
+import math
+import re
+import time
+from email.utils import mktime_tz, parsedate_tz
+
+from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
+
+from mlserver_chat import ChatError, InvalidInput, NotReachable, RateLimited, UpstreamFailed
+
+_REFUSED = (400, 413, 422)
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+_LONGEST_WAIT = 24 * 3600
+
+
+def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
+    """The error of the suite for an exception of the client.
+
+    Args:
+        error: what the client raised.
+        sent: whether any attempt may have reached the API.
+        key: the API key, which no sentence may hold, even where the API puts it into an error code.
+    """
+    match error:
+        case ChatError():
+            return error
+        case APIStatusError():
+            return _of_status(error, key)
+        case APITimeoutError() | TimeoutError() if sent:
+            return UpstreamFailed("the API did not answer in time")
+        case APIConnectionError() | TimeoutError() if not sent:
+            return NotReachable("the API can't be reached; nothing was sent")
+        case APIConnectionError():
+            return UpstreamFailed("the connection to the API broke before the answer was complete")
+        case APIError():
+            return UpstreamFailed(f"the API reported an error in the middle of its answer{_details(error, key)}")
+        case ValueError():
+            return UpstreamFailed("the API answered with something that is not JSON")
+        case _:
+            return UpstreamFailed(f"the call to the API failed ({type(error).__name__})")
+
+
+def _of_status(error: APIStatusError, key: str) -> ChatError:
+    status = error.status_code
+    if status == 429:
+        wait = _retry_after(error.response.headers.get("retry-after"))
+        later = "" if wait is None else f"; try again in {wait} s"
+        return RateLimited(f"the API is over its limit{_details(error, key)}{later}")
+    if status in _REFUSED:
+        return InvalidInput(f"the API refuses the request with status {status}{_details(error, key)}")
+    hints = {401: "the key is not accepted", 403: "the key may not do this", 404: "no such model or URL"}
+    hint = "redirects are not followed" if 300 <= status < 400 else hints.get(status, "")
+    return UpstreamFailed(f"the API answered with status {status}{f': {hint}' if hint else ''}{_details(error, key)}")
+
+
+def _details(error: APIError, key: str) -> str:
+    """The machine-readable parts of OpenAI's error object, as far as they are identifiers."""
+    found = [
+        f"{name} '{value}'"
+        for name, value in (("param", error.param), ("code", error.code), ("type", error.type))
+        if isinstance(value, str) and _IDENTIFIER.fullmatch(value) and key not in value
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _retry_after(header: str | None) -> int | None:
+    """Seconds of a `Retry-After` header, whole or a date; None for anything absurd."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        date = parsedate_tz(header)
+        seconds = mktime_tz(date) - time.time() if date else math.nan
+    return math.ceil(seconds) if 0 < seconds <= _LONGEST_WAIT else None

@@ -1,0 +1,128 @@
+"""`ChatBackend` over the `openai` client; the API's JSON goes out and comes in as it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+from openai import DEFAULT_CONNECTION_LIMITS, AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
+from openai import RequestOptions as CallOptions
+
+from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, Params, UpstreamFailed
+
+from .faults import as_ours
+from .settings import ApiSettings, OpenAISettings
+
+_PATH = "/chat/completions"
+_NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+_SENT: ContextVar[bool] = ContextVar("sent", default=False)
+"""Whether some attempt of the current call, the client's retries included, may have reached the API."""
+
+
+class _HttpClient(httpx2.AsyncClient):
+    """Notes whether a request may have left."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        before = _SENT.get()
+        _SENT.set(True)
+        try:
+            return await super().send(request, **options)
+        except _NOTHING_SENT:
+            _SENT.set(before)
+            raise
+
+
+def build_client(settings: ApiSettings) -> AsyncOpenAI:
+    """The `openai` client of these settings. Nothing is sent.
+
+    URL and key are always given, so that the variables the client would look for (`OPENAI_BASE_URL`,
+    `OPENAI_API_KEY`) change nothing behind the settings' back.
+    """
+    timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_timeout)
+    shared: dict[str, Any] = {
+        "api_key": settings.api_key.get_secret_value() if settings.api_key else None,
+        "timeout": timeout,
+        "max_retries": settings.max_retries,
+        "http_client": _HttpClient(timeout=timeout, limits=DEFAULT_CONNECTION_LIMITS, follow_redirects=False),
+    }
+    if isinstance(settings, OpenAISettings) and settings.is_azure:
+        token = settings.azure_ad_token
+        return AsyncAzureOpenAI(
+            azure_endpoint=settings.azure_endpoint or "",
+            azure_deployment=settings.azure_deployment,
+            api_version=settings.api_version,
+            azure_ad_token=token.get_secret_value() if token else None,
+            organization=settings.organization,
+            **shared,
+        )
+    # The client insists on a key; a server that asks for none ignores it.
+    shared["api_key"] = shared["api_key"] or "none"
+    organization = settings.organization if isinstance(settings, OpenAISettings) else None
+    return AsyncOpenAI(base_url=settings.base_url, organization=organization, **shared)
+
+
+class OpenAIBackend:
+    """Answers with the model `model` of the API behind `client`.
+
+    `timeout` is in seconds, for a whole answer with its retries; of a stream, for its beginning, while the client's
+    own read timeout watches over the pieces.
+    """
+
+    def __init__(self, client: AsyncOpenAI, model: str, timeout: float):
+        self._client = client
+        self._model = model
+        self._timeout = timeout
+
+    async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
+        """The whole answer.
+
+        Raises:
+            InvalidInput: the API refuses the request. RateLimited: over its limit. NotReachable: nothing was sent.
+            UpstreamFailed: everything else.
+        """
+        return Completion.of_json(await self._post(self._body(messages, params)))
+
+    async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
+        """The answer as it comes; raises like `complete`, also when it breaks off before its end."""
+        body = self._body(messages, params) | {"stream": True}
+        events = await self._post(body, stream=True, stream_cls=AsyncStream[object])
+        finished = False
+        async with events:
+            try:
+                async for data in events:
+                    chunk = CompletionChunk.of_json(data)
+                    finished = finished or bool(chunk.finish_reason)
+                    yield chunk
+            except Exception as error:
+                raise as_ours(error, sent=True, key=self._client.api_key) from None
+        if not finished:
+            raise UpstreamFailed("the stream ended before the answer did")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _post(self, body: dict[str, Any], **kind: Any) -> Any:
+        """Send `body`. What the `openai` client calls `extra_headers`, `extra_query`, `extra_body` and `timeout` is
+        not part of it."""
+        options: CallOptions = {}
+        if headers := body.pop("extra_headers", None):
+            options["headers"] = headers
+        if query := body.pop("extra_query", None):
+            options["params"] = query
+        if timeout := body.pop("timeout", None):
+            options["timeout"] = timeout
+        body.update(body.pop("extra_body", None) or {})
+        _SENT.set(False)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.post(_PATH, cast_to=object, body=body, options=options, **kind)
+        except Exception as error:
+            raise as_ours(error, _SENT.get(), self._client.api_key) from None
+
+    def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
+        for name in ("base_url", "api_key"):
+            if name in params:
+                raise InvalidInput(f"option '{name}' can't be set for a single call; set it in 'config'")
+        return {"model": self._model, "messages": [message.to_openai() for message in messages], **params}

@@ -1,0 +1,106 @@
+"""Messages to tokens through the model's own chat template."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from mlserver_chat import InvalidInput, Message, SettingsError
+
+_ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ChatFormat:
+    """The chat template of a tokenizer, and how a turn ends.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        end_tokens: the ids that end an answer, as the model's generation config has them; else the tokenizer's.
+
+    Raises:
+        SettingsError: the tokenizer has no chat template, or nothing ends a turn.
+    """
+
+    def __init__(self, tokenizer: Any, end_tokens: int | Sequence[int] | None):
+        self._tokenizer = tokenizer
+        ends = tokenizer.eos_token_id if end_tokens is None else end_tokens
+        self.end_tokens: list[int] = [ends] if isinstance(ends, int) else list(ends or [])
+        if not tokenizer.chat_template:
+            raise SettingsError("the model's tokenizer has no chat template; expected a chat model")
+        if not self.end_tokens:
+            raise SettingsError("the model has no token that ends an answer; expected 'eos_token_id'")
+        self.pad_token: int = self.end_tokens[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
+        """The tokens up to where the answer begins.
+
+        Raises:
+            InvalidInput: a message or tools that the template has no place for.
+        """
+        if tools and "tools" not in self._template(tools):
+            raise InvalidInput("option 'tools' is not supported by this model: its chat template has no place for them")
+        return self._encode([self._record(message) for message in messages], tools, add_generation_prompt=True)
+
+    def answer(self, messages: Sequence[Message], prompt: Sequence[int], text: str) -> list[int]:
+        """The tokens of `text` as the whole answer behind `prompt`, with the one that ends the turn."""
+        turn = [*messages, Message.of_text("assistant", text)]
+        whole = self._encode([self._record(message) for message in turn], [], add_generation_prompt=False)
+        if whole[: len(prompt)] == list(prompt):
+            tokens = whole[len(prompt) :]
+        else:  # a template that renders a past answer otherwise than one to come
+            tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        end = next((index for index, token in enumerate(tokens) if token in self.end_tokens), None)
+        return [*tokens, self.end_tokens[0]] if end is None else tokens[: end + 1]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of an answer's tokens."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _template(self, tools: Sequence[dict[str, Any]] = ()) -> str:
+        return self._tokenizer.get_chat_template(tools=list(tools) or None)
+
+    def _encode(
+        self, records: list[dict[str, Any]], tools: Sequence[dict[str, Any]], add_generation_prompt: bool
+    ) -> list[int]:
+        # Sanitized: a message that spells a control token, such as the end of a turn, can't forge a turn.
+        try:
+            encoded: Any = self._tokenizer.apply_chat_template(
+                records,
+                tools=list(tools) or None,
+                add_generation_prompt=add_generation_prompt,
+                sanitize_control_tokens=True,
+                return_dict=True,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
+            raise InvalidInput(
+                "the model's chat template refuses this conversation; it may not know a role, or expect another order"
+            ) from None
+        return list(encoded["input_ids"])
+
+    def _record(self, message: Message) -> dict[str, Any]:
+        """The message as chat templates expect it: one text, and the arguments of tool calls as objects."""
+        if not _ROLE.fullmatch(message.role):
+            raise InvalidInput("a message's role has characters that no chat template uses; expected e.g. 'user'")
+        other = next((part.type for part in message.parts if part.type != "text"), None)
+        if other is not None:
+            raise InvalidInput(
+                "a message has a part that is not text, which this model can't read; expected type 'text'"
+            )
+        is_developer = message.role == "developer" and "developer" not in self._template()
+        record: dict[str, Any] = message.to_openai() | {
+            "role": "system" if is_developer else message.role,
+            "content": message.text,
+        }
+        for call in record.get("tool_calls", []):
+            if isinstance(call.get("function"), dict):
+                call["function"]["arguments"] = _object(call["function"].get("arguments"))
+        return record
+
+
+def _object(arguments: Any) -> Any:
+    try:
+        return json.loads(arguments)
+    except (TypeError, ValueError):
+        return arguments

@@ -1,0 +1,92 @@
+"""Weights and tokenizer from disk or the Hugging Face Hub, and the CPU threads they may use."""
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from mlserver_chat import SettingsError
+
+from .settings import TransformersSettings
+
+logger = logging.getLogger(__name__)
+
+_TOKENIZERS: Any = AutoTokenizer
+_MODELS: Any = AutoModelForCausalLM
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer, untyped, as transformers' own types are partial.
+
+    A local folder is loaded without asking the Hub for anything.
+
+    Raises:
+        SettingsError: there is no such model, or it can't be read.
+    """
+    disable_progress_bar()
+    torch.set_num_threads(settings.threads or usable_cpus())
+    device = _device(settings)
+    name, is_local = _locate(settings.model, folder)
+    shared: dict[str, Any] = {"trust_remote_code": False, "local_files_only": is_local}
+    if not is_local and "revision" in settings.load_kwargs:
+        shared["revision"] = settings.load_kwargs["revision"]
+    try:
+        tokenizer = _TOKENIZERS.from_pretrained(name, **shared)
+        model = _MODELS.from_pretrained(
+            name, dtype=_dtype(settings, device), use_safetensors=True, **{**settings.load_kwargs, **shared}
+        )
+        if "device_map" not in settings.load_kwargs:
+            model = model.to(device)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SettingsError(f"model '{settings.model}' can't be loaded: {reason}") from None
+    return model.eval(), tokenizer
+
+
+def _locate(model: str, folder: Path) -> tuple[str, bool]:
+    """What to give to `from_pretrained`, and whether it is a folder of this machine."""
+    path = folder / model
+    if path.is_dir():
+        return str(path), True
+    if model.startswith((".", "/")):
+        raise SettingsError(f"'config.model_settings.model': there is no folder '{path}'")
+    return model, False
+
+
+def _device(settings: TransformersSettings) -> torch.device:
+    has_gpu = torch.cuda.is_available()
+    try:
+        device = torch.device(("cuda" if has_gpu else "cpu") if settings.device == "auto" else settings.device)
+    except RuntimeError:
+        raise SettingsError(f"'config.model_settings.device': '{settings.device}' is not a device") from None
+    if device.type == "cuda" and not has_gpu:
+        raise SettingsError(f"'config.model_settings.device' is '{settings.device}', but there is no usable GPU")
+    if settings.gpu_memory_utilization is not None:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_utilization, device)
+        else:
+            logger.warning("'gpu_memory_utilization' is ignored: the model is on the CPU")
+    return device
+
+
+def _dtype(settings: TransformersSettings, device: torch.device) -> torch.dtype:
+    if settings.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    return getattr(torch, settings.dtype)
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may use: a container's quota counts, which torch doesn't see and then runs a thread for
+    every core of the machine."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return usable
+    return usable if quota == "max" else max(1, min(usable, math.ceil(int(quota) / int(period))))

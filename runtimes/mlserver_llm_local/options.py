@@ -1,0 +1,95 @@
+"""Generation options under OpenAI's names to the arguments of `generate`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mlserver_chat import InvalidInput
+
+_NEUTRAL: Mapping[str, Sequence[Any]] = {
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "n": (1,),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "parallel_tool_calls": (True,),
+}
+"""Options of OpenAI's that transformers doesn't have, and the values that ask for nothing."""
+
+
+class GenerationOptions(BaseModel):
+    """The options that the transformers backend knows."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    max_tokens: int = Field(default=-1, ge=-1)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    do_sample: bool | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: list[str] = []
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] = "auto"
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or []
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, value: list[str]) -> list[str]:
+        if "" in value:
+            raise ValueError("an empty text can't stop an answer")
+        return value
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _free_choice(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if value not in ("auto", "none"):
+            raise ValueError("this model can't be made to call a tool; expected 'auto' or 'none'")
+        return value
+
+    @staticmethod
+    def of(params: Mapping[str, Any]) -> "GenerationOptions":
+        """The options of a request.
+
+        Raises:
+            InvalidInput: an option that this backend doesn't have, or a value out of range.
+        """
+        wanted = {
+            ("max_tokens" if name == "max_new_tokens" else name): value
+            for name, value in params.items()
+            if value is not None and value not in _NEUTRAL.get(name, ())
+        }
+        try:
+            return GenerationOptions.model_validate(wanted)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            name = first["loc"][0]
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(GenerationOptions.model_fields)
+                raise InvalidInput(f"option '{name}' is not supported by this model; supported are {known}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise InvalidInput(f"option '{name}': {message[:1].lower()}{message[1:]}") from None
+
+    def sampling(self) -> dict[str, Any]:
+        """The arguments of `generate` that choose the next token; what is missing, the model's own defaults fill."""
+        if self.do_sample is False or self.temperature == 0:
+            return (
+                self._given("repetition_penalty")
+                | dict.fromkeys(("temperature", "top_p", "top_k"), None)
+                | {"do_sample": False}
+            )
+        given = self._given("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "do_sample")
+        if any(name in given for name in ("temperature", "top_p", "top_k", "min_p")):
+            given["do_sample"] = True
+        return given
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

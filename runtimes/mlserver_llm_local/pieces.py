@@ -1,0 +1,57 @@
+"""Tokens to text as they come: never half a character, never a part of a stop text."""
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"
+
+
+class TextPieces:
+    """Takes tokens one by one and says which text is now certain. All pieces together are the answer.
+
+    A character may be spelt by several tokens, and a token's text may depend on the one before it. So a token is
+    decoded with those before it, and held back while the text ends in the middle of a character or in what may become
+    one of `stops`.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
+        self._decode = decode
+        self._stops = stops
+        self._tokens: list[int] = []
+        self._context = self._done = 0
+        self._held = ""
+        self.stopped = False
+        """Whether a stop text came; it and all behind it is no part of the answer."""
+
+    def add(self, token: int) -> str:
+        """The text that is certain once `token` is known, possibly ""."""
+        self._tokens.append(token)
+        known = self._decode(self._tokens[self._context : self._done])
+        text = self._decode(self._tokens[self._context :])
+        if len(text) <= len(known) or text.endswith(REPLACEMENT):
+            return ""
+        self._context, self._done = self._done, len(self._tokens)
+        return self._release(text[len(known) :])
+
+    def end(self) -> str:
+        """What was held back, once no token will follow."""
+        if self.stopped:
+            return ""
+        known = self._decode(self._tokens[self._context : self._done])
+        rest = self._release(self._decode(self._tokens[self._context :])[len(known) :])
+        return rest if self.stopped else rest + self._held
+
+    def _release(self, text: str) -> str:
+        held = self._held + text
+        found = [position for stop in self._stops if (position := held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return held[: min(found)]
+        keep = max((_overlap(held, stop) for stop in self._stops), default=0)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `stop`."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,0 +1,49 @@
+"""The local runtime: a conversation in, the answer of a model in this process out."""
+
+from collections.abc import AsyncIterator
+
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from mlserver_chat import ChatStep, Runtime, settings_folder
+from mlserver_chat.identity import base_name
+from mlserver_chat.steps import LLM_INPUTS, LLM_OUTPUTS
+
+from .backends import build_backend
+from .settings import LocalSettings
+
+
+class Local(Runtime[LocalSettings]):
+    """Runs the model `config.model_settings.model` in this process.
+
+    In: `history`, chat tensors, or both, and the tensors of the prompt's placeholders; `choices` to score instead.
+    Out: `role`, `content`, `type` and `output_all`; or `choices` and `logprobs`.
+    """
+
+    settings_class = LocalSettings
+    input_tensors = LLM_INPUTS
+    output_tensors = LLM_OUTPUTS
+
+    async def load(self) -> bool:
+        """Read the prompt and load the weights, off the event loop."""
+        folder, name = settings_folder(self.settings), base_name(self.name)
+        self.config.catalog(folder)
+        backend = await build_backend(self.config, folder, name)
+        self._step = ChatStep(self, backend, self.config, name, folder, self.config.defaults)
+        return True
+
+    async def handle(self, request: InferenceRequest) -> InferenceResponse:
+        """The whole answer, or the scores of the choices."""
+        return await (self._step.choose(request) if _has_choices(request) else self._step.run(request))
+
+    def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """The answer as it comes; scores come in one piece."""
+        return self._single(request) if _has_choices(request) else self._step.stream(request)
+
+    async def unload(self) -> bool:
+        """Free the weights."""
+        await self._step.aclose()
+        return True
+
+
+def _has_choices(request: InferenceRequest) -> bool:
+    return any(tensor.name == "choices" for tensor in request.inputs)

@@ -1,0 +1,1 @@
+"""A prompt bound to an LLM that another model serves."""

@@ -1,0 +1,44 @@
+"""The prompt runtime: values in, a prompt rendered and sent to the LLM of another model, its answer out."""
+
+from collections.abc import AsyncIterator
+
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from mlserver_chat import ChatStep, Runtime, bind_llm, settings_folder
+from mlserver_chat.steps import LLM_INPUTS, LLM_OUTPUTS
+
+from .settings import PromptRuntimeSettings
+from .v2_backend import V2Backend
+
+
+class PromptRuntime(Runtime[PromptRuntimeSettings]):
+    """Binds a prompt to an LLM: many prompts share one deployed LLM.
+
+    In: the tensors of the prompt's placeholders, and `history`, chat tensors, or both where it reads the conversation.
+    Out: what the LLM answered, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`.
+    """
+
+    settings_class = PromptRuntimeSettings
+    input_tensors = LLM_INPUTS
+    output_tensors = LLM_OUTPUTS
+
+    async def load(self) -> bool:
+        """Read the prompt, then wait for the LLM."""
+        folder = settings_folder(self.settings)
+        self.config.catalog(folder)
+        llm = await bind_llm(self.config, self.settings, self.registry)
+        self._step = ChatStep(self, V2Backend(llm), self.config, llm.name, folder)
+        return True
+
+    async def handle(self, request: InferenceRequest) -> InferenceResponse:
+        """The whole answer."""
+        return await self._step.run(request)
+
+    def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """The answer as it comes."""
+        return self._step.stream(request)
+
+    async def unload(self) -> bool:
+        """Give back the connections to the LLM."""
+        await self._step.aclose()
+        return True

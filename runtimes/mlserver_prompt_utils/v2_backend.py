@@ -1,0 +1,98 @@
+"""`ChatBackend` over the LLM of another model, by V2."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
+
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from mlserver_chat import (
+    BoundModel,
+    Completion,
+    CompletionChunk,
+    InvalidInput,
+    Message,
+    Params,
+    UpstreamFailed,
+    encode_messages,
+    request_on_behalf,
+)
+from mlserver_chat.identity import answered_request
+from mlserver_chat.streams import closing
+from mlserver_chat.tensors import Json, as_input, dumps, is_text, text_elements, text_input
+
+_TOOL_TENSORS = ("tools", "tool_choice", "parallel_tool_calls")
+
+
+class V2Backend:
+    """Sends chat tensors to a model and reads its answer.
+
+    Options go as the tensor `llm_parameters`, which passes every pipeline, and tools as their own tensors. A model
+    that answers without `output_all`, as the LLM Module's Local does, is read from `role` and `content`.
+    """
+
+    def __init__(self, llm: BoundModel):
+        self._llm = llm
+
+    async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
+        """The whole answer.
+
+        Raises:
+            ChatError: what the model reported. UpstreamFailed: it answered something else than chat tensors.
+        """
+        response = await self._llm.infer(_request(messages, params))
+        return Completion.of_json(_answer(response))
+
+    async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
+        """The answer as it comes; in one piece from a model that doesn't stream. Raises like `complete`."""
+        async with closing(self._llm.stream(_request(messages, params))) as responses:
+            async for response in responses:
+                yield CompletionChunk.of_json(_as_chunk(_answer(response)))
+
+    async def aclose(self) -> None:
+        """Give back the connections."""
+        await self._llm.aclose()
+
+
+def _request(messages: Sequence[Message], params: Params) -> InferenceRequest:
+    inputs = [as_input(output) for output in encode_messages(messages)]
+    if tools := params.get("tools"):
+        inputs.append(text_input("tools", [dumps(tool) for tool in tools]))
+        for name in ("tool_choice", "parallel_tool_calls"):
+            if name in params:
+                value = params[name]
+                inputs.append(text_input(name, [value if isinstance(value, str) else dumps(value)]))
+    options = {name: value for name, value in params.items() if name not in _TOOL_TENSORS}
+    if options:
+        inputs.append(text_input("llm_parameters", [dumps(options)]))
+    return request_on_behalf(answered_request(), inputs)
+
+
+def _answer(response: InferenceResponse) -> Json:
+    """The OpenAI JSON of a response: its `output_all`, else what `role` and `content` make up."""
+    try:
+        tensors = {output.name: text_elements(output) for output in response.outputs if is_text(output)}
+        if "output_all" in tensors:
+            return json.loads("".join(tensors["output_all"]))
+    except (InvalidInput, ValueError):
+        raise UpstreamFailed(f"model '{response.model_name}' answered something else than JSON or text") from None
+    if "content" not in tensors:
+        raise UpstreamFailed(f"model '{response.model_name}' answered neither 'output_all' nor 'content'")
+    message = {"role": "".join(tensors.get("role", ["assistant"])[:1]), "content": "\n".join(tensors["content"])}
+    return {
+        "id": response.id or "",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": response.model_name,
+        "choices": [{"index": 0, "message": message, "finish_reason": None}],
+    }
+
+
+def _as_chunk(data: Json) -> Json:
+    """A whole completion as the only chunk of a stream; a chunk as it is."""
+    items = cast(dict[str, Json], data if isinstance(data, dict) else {})
+    if items.get("object") != "chat.completion":
+        return items
+    choices = [{**choice, "delta": choice.get("message")} for choice in Completion.of_json(items).data["choices"]]
+    return {**items, "object": "chat.completion.chunk", "choices": choices}
