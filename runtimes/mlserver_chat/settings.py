@@ -129,6 +129,11 @@ class SiblingSettings(Settings):
     timeout: float = Field(default=120.0, gt=0)
     """Seconds to wait for an answer of the LLM."""
 
+    @property
+    def calls_llm(self) -> bool:
+        """Whether these settings need an LLM at all."""
+        return True
+
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 

@@ -89,7 +89,8 @@ def repository_models(owner: ModelSettings) -> set[str]:
 
 
 def _name_of(path: Path) -> str | None:
+    """The model's name; MLServer gives the folder's name to a model without one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("name")
+        return json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.name
     except (OSError, ValueError, AttributeError):
         return None

@@ -107,6 +107,11 @@ class ClassifierSettings(SiblingSettings):
     """Values to find, by the name of the tensor that holds them: `{"issue_number": {"pattern": …, "routes": […]}}`."""
 
     @property
+    def calls_llm(self) -> bool:
+        """Whether the scorer is the LLM."""
+        return self.scorer == LOGPROB
+
+    @property
     def labels(self) -> list[str]:
         """The routes' names, in order."""
         return [route.name for route in self.routes]

@@ -1,0 +1,1 @@
+"""The command `mlserver-llm`."""

@@ -1,0 +1,136 @@
+"""One model of a repository, taken as far as its runtime goes without weights, stores and calls."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from mlserver import MLModel, ModelSettings
+from mlserver.repository.load import load_model_settings
+from pydantic import ValidationError
+
+from mlserver_chat import ChatError, PromptSettings, Runtime, Settings, SiblingSettings, load_settings
+from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.settings import secrets_may_be_absent, settings_faults
+from mlserver_chat.siblings import repository_models
+from mlserver_pipeline import PipelineSettings
+
+from .findings import Finding, error, warning
+from .jsonfiles import read_object, wrong_values
+from .keys import check_keys, check_secrets
+from .manifests import check_manifest, manifest_files
+from .prompts import check_catalog, check_prompt_file, prompt_files
+
+FILE_NAME = "model-settings.json"
+_EXTRA = "parameters.extra"
+
+
+@dataclass
+class CheckedModel:
+    """A model, what is wrong with it, and the files that were checked with it."""
+
+    path: Path
+    findings: list[Finding] = field(default_factory=list[Finding])
+    settings: ModelSettings | None = None
+    files: set[Path] = field(default_factory=set[Path])
+    """Its prompts and manifests."""
+
+
+def check_model(path: Path) -> CheckedModel:
+    """Check the model of this `model-settings.json`."""
+    model = CheckedModel(path)
+    content, found = read_object(path)
+    model.findings += found
+    if content is None:
+        return model
+    model.findings += [*check_keys(path, content), *check_secrets(path, content)]
+    if "implementation" not in content:
+        model.findings.append(error(path, "implementation", "'implementation' is missing, so MLServer passes it over"))
+        return model
+    try:
+        model.settings = load_model_settings(str(path))
+    except ValidationError as failure:
+        model.findings += wrong_values(path, failure)
+        return model
+    name = model.settings.name
+    if not NAME_PATTERN.fullmatch(name):
+        sentence = f"'name' is '{name}', which Core 2 refuses; expected lower-case letters, digits and inner hyphens"
+        model.findings.append(error(path, "name", sentence))
+    model.findings += _check_implementation(model, model.settings)
+    return model
+
+
+def _check_implementation(model: CheckedModel, settings: ModelSettings) -> Iterator[Finding]:
+    name = settings.implementation_
+    try:
+        implementation = cast(object, settings.implementation)
+    except Exception as failure:  # a module of the user's may raise anything while it is imported
+        yield error(model.path, "implementation", f"'implementation' {name} can't be imported: {_why(failure)}")
+        return
+    if not isinstance(implementation, type) or not issubclass(implementation, MLModel):
+        yield error(model.path, "implementation", f"'implementation' {name} is not a subclass of mlserver.MLModel")
+    elif issubclass(implementation, Runtime):
+        with secrets_may_be_absent() as absent:
+            yield from _check_runtime(model, settings, cast(type[Runtime[Any]], implementation))
+        for reference in dict.fromkeys(absent):
+            yield warning(model.path, _EXTRA, f"the secret '{reference}' is not here; the model needs it to load")
+
+
+def _check_runtime(
+    model: CheckedModel, settings: ModelSettings, implementation: type[Runtime[Any]]
+) -> Iterator[Finding]:
+    """A runtime of the suite refuses in its constructor what it can know without weights, stores and calls."""
+    faults = settings_faults(implementation.settings_class, settings)
+    for key, sentence in faults:
+        yield error(model.path, key, sentence)
+    if faults:
+        return
+    found = [*_check_config(model, settings, load_settings(implementation.settings_class, settings))]
+    yield from found
+    if any(finding.level == "error" for finding in found):
+        return
+    try:
+        implementation(settings)
+    except ChatError as failure:
+        yield error(model.path, _EXTRA, str(failure).removeprefix(f"model '{settings.name}': "))
+    except Exception as failure:
+        yield error(model.path, _EXTRA, f"the model can't be built from these settings: {type(failure).__name__}")
+
+
+def _check_config(model: CheckedModel, settings: ModelSettings, config: Settings) -> Iterator[Finding]:
+    """What the settings refer to: other models, prompts, manifests."""
+    folder = model.path.parent
+    siblings = repository_models(settings)
+    if isinstance(config, SiblingSettings):
+        yield from _check_llm(model.path, settings.name, config, siblings)
+    if isinstance(config, PromptSettings):
+        files = prompt_files(config, folder)
+        found = [finding for path in files for finding in check_prompt_file(path)]
+        model.files.update(files)
+        yield from found or check_catalog(model.path, config, folder)
+    if isinstance(config, PipelineSettings):
+        for path in manifest_files(config, folder):
+            model.files.add(path)
+            yield from check_manifest(path, siblings)
+
+
+def _check_llm(path: Path, name: str, config: SiblingSettings, siblings: set[str]) -> Iterator[Finding]:
+    if not config.calls_llm or config.infer_uri or config.llm_uri:
+        return
+    key = f"{_EXTRA}.llm"
+    if config.llm is None:
+        yield warning(path, key, f"'{key}' is missing: the model loads only on Core 2, with spec.llm in its Model")
+    elif config.llm == name:
+        yield error(path, key, f"'{key}' names the model itself; expected another one")
+    elif config.llm not in siblings:
+        yield error(
+            path, key, f"'{key}' is '{config.llm}', which is no model of the repository; expected one, or a URI"
+        )
+
+
+def _why(failure: Exception) -> str:
+    """The text of errors that speak of code; of others only the kind, since it may hold anything."""
+    known = isinstance(failure, ImportError | SyntaxError | AttributeError | NameError)
+    # What MLServer raises for a class that the module lacks.
+    message = getattr(failure, "message_template", None) or (str(failure) if known else "")
+    return f"{type(failure).__name__}: {message}" if known and message else message or type(failure).__name__

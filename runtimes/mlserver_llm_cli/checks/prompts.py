@@ -1,0 +1,46 @@
+"""Prompt files, read as an LLM step reads them."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from mlserver_chat import PromptSettings, SettingsError
+from mlserver_chat.prompts import PromptCatalog, PromptOptions
+
+from .findings import Finding, error
+
+
+def check_prompt_file(path: Path) -> list[Finding]:
+    """The first fault of a prompt file."""
+    try:
+        PromptCatalog.of_settings(path.name, None, PromptOptions(), path.parent)
+    except SettingsError as failure:
+        return [error(path, "", str(failure).removeprefix(f"prompt file '{path.name}'").lstrip(": "))]
+    return []
+
+
+def prompt_files(config: PromptSettings, folder: Path) -> list[Path]:
+    """The prompt files that a step's settings name."""
+    sources = config.prompt if isinstance(config.prompt, list) else [config.prompt]
+    return [Path(os.path.normpath(folder / source)) for source in sources if isinstance(source, str)]
+
+
+def check_catalog(path: Path, config: PromptSettings, folder: Path) -> Iterator[Finding]:
+    """What is wrong with the prompts of a step together: versions, pins and arms, and prompts inside the settings."""
+    try:
+        config.catalog(folder)
+    except SettingsError as failure:
+        yield error(path, "parameters.extra.prompt", str(failure))
+
+
+def is_prompt(path: Path) -> bool:
+    """Whether a JSON file that no settings name looks like a prompt, or a list of prompts."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content: Any = json.loads(text) if '"template"' in text else None  # a tokenizer's JSON is large
+    except (OSError, ValueError, RecursionError):
+        return False
+    items = cast(list[Any], content) if isinstance(content, list) else [content]
+    return bool(items) and all(isinstance(item, Mapping) and "template" in item and "name" in item for item in items)

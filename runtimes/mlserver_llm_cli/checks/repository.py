@@ -1,0 +1,126 @@
+"""Whole model repositories, and what is wrong between their models."""
+
+import contextlib
+import difflib
+import glob
+import logging
+import os
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import server
+from .findings import Finding, error
+from .manifests import check_manifest, is_manifest
+from .models import FILE_NAME, CheckedModel, check_model
+from .prompts import check_prompt_file, is_prompt
+from .server import check_server_settings
+
+_YAML = (".yaml", ".yml")
+
+
+@dataclass
+class Report:
+    """What was checked, and what was found."""
+
+    models: set[Path] = field(default_factory=set[Path])
+    prompts: set[Path] = field(default_factory=set[Path])
+    manifests: set[Path] = field(default_factory=set[Path])
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.level == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many findings are warnings."""
+        return len(self.findings) - self.errors
+
+
+def check_paths(paths: Sequence[Path]) -> Report:
+    """Check model repositories, folders with manifests, single models, and single files."""
+    report = Report()
+    with _as_mlserver_starts(paths):
+        for path in paths:
+            report.findings += _check_folder(path, report) if path.is_dir() else _check_file(path, report)
+    # Models may share a prompt, and a manifest may be named by a model and lie in a folder of its own.
+    report.findings = list(dict.fromkeys(report.findings))
+    return report
+
+
+@contextlib.contextmanager
+def _as_mlserver_starts(paths: Sequence[Path]) -> Generator[None]:
+    """The import path of `mlserver start`; without output of imported modules, their bytecode, and log lines."""
+    search, bytecode = list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = [".", *(str(path) for path in paths if path.is_dir())]
+    sys.dont_write_bytecode = True
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = search, bytecode
+        logging.disable(logging.NOTSET)
+
+
+def _check_file(path: Path, report: Report) -> list[Finding]:
+    if path.name == FILE_NAME:
+        return _checked(path, report).findings
+    if path.name == server.FILE_NAME:
+        return list(check_server_settings(path.parent))
+    if path.suffix in _YAML:
+        report.manifests.add(path.resolve())
+        return check_manifest(path)
+    report.prompts.add(path.resolve())
+    return check_prompt_file(path)
+
+
+def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
+    models = [_checked(path, report) for path in _files(folder, FILE_NAME)]
+    if models:
+        yield from check_server_settings(folder)
+    for model in models:
+        yield from model.findings
+    yield from _same_names(models)
+    loose = [path for path in _files(folder, "*.json") if is_prompt(path)]
+    loose += [path for path in _files(folder, "*.y*ml") if is_manifest(path)]
+    for path in loose:
+        if path.resolve() not in report.prompts | report.manifests:
+            yield from _check_file(path, report)
+    yield from _misspelt_files(folder)
+    if not models and not loose:
+        yield error(folder, "", f"holds no {FILE_NAME}, no prompt and no Pipeline manifest")
+
+
+def _checked(path: Path, report: Report) -> CheckedModel:
+    model = check_model(path)
+    report.models.add(path.resolve())
+    for file in model.files:
+        (report.manifests if file.suffix in _YAML else report.prompts).add(file.resolve())
+    return model
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The files that MLServer finds: at any depth, not in hidden folders, through links."""
+    found = glob.glob(os.path.join(glob.escape(str(folder)), "**", pattern), recursive=True)
+    return [Path(name) for name in sorted(found)]
+
+
+def _same_names(models: Sequence[CheckedModel]) -> Iterator[Finding]:
+    first: dict[tuple[str, str | None], Path] = {}
+    for model in models:
+        if model.settings is None:
+            continue
+        key = (model.settings.name, model.settings.version)
+        other = first.setdefault(key, model.path)
+        if other is not model.path:
+            yield error(model.path, "name", f"'name' is '{key[0]}', as in {other}; MLServer would serve one of the two")
+
+
+def _misspelt_files(folder: Path) -> Iterator[Finding]:
+    for path in _files(folder, "*.json"):
+        if path.name != FILE_NAME and difflib.get_close_matches(path.name, [FILE_NAME], cutoff=0.9):
+            yield error(path, "", f"is not read by MLServer; did you mean {FILE_NAME}?")

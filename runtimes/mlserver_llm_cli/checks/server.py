@@ -1,0 +1,45 @@
+"""`settings.json`, the server's own settings: MLServer ignores in silence what it doesn't know."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from mlserver.settings import CORSSettings, Settings
+from pydantic import ValidationError
+
+from .findings import Finding, unknown_key, warning
+from .jsonfiles import read_object, wrong_values
+
+FILE_NAME = "settings.json"
+
+
+def check_server_settings(folder: Path) -> Iterator[Finding]:
+    """The faults of the `settings.json` of a model repository, and of one that it lacks."""
+    path = folder / FILE_NAME
+    content: dict[str, Any] | None = {}
+    if path.exists():
+        content, findings = read_object(path)
+        yield from findings
+    if content is None:
+        return
+    yield from _unknown(path, "", content, {*Settings.model_fields, *Settings.__private_attributes__})
+    cors = content.get("cors_settings")
+    if isinstance(cors, dict):
+        yield from _unknown(path, "cors_settings", cast(dict[str, Any], cors), set(CORSSettings.model_fields))
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as failure:
+        yield from wrong_values(path, failure)
+        return
+    if settings.debug:
+        yield warning(
+            path,
+            "debug",
+            "'debug' is on, as it is unless it is set to false: an error 500 shows its traceback to the caller",
+        )
+
+
+def _unknown(path: Path, prefix: str, content: dict[str, Any], known: set[str]) -> Iterator[Finding]:
+    for name in content:
+        if name not in known:
+            yield unknown_key(path, prefix, name, known)

@@ -1,0 +1,56 @@
+"""The command `mlserver-llm`."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from .checks import Report, check_paths
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlserver-llm")
+def main() -> None:
+    """LLM applications on MLServer and Seldon Core 2."""
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(paths: tuple[Path, ...], form: str) -> None:
+    """Find what is wrong with model repositories, prompts and manifests, without starting a server.
+
+    Every settings file is loaded as its runtime would, without weights, stores and calls. Exit code 1 when there is an
+    error; warnings don't change it.
+    """
+    report = check_paths(paths)
+    (_print_json if form == "json" else _print_text)(report)
+    sys.exit(1 if report.errors else 0)
+
+
+def _print_json(report: Report) -> None:
+    counts = {name: len(getattr(report, name)) for name in ("models", "prompts", "manifests")}
+    findings = [dataclasses.asdict(finding) for finding in report.findings]
+    click.echo(json.dumps({**counts, "errors": report.errors, "warnings": report.warnings, "findings": findings}))
+
+
+def _print_text(report: Report) -> None:
+    for finding in report.findings:
+        colour = "red" if finding.level == "error" else "yellow"
+        click.echo(f"{finding.file}: {click.style(finding.level, fg=colour)}: {finding.sentence}")
+    checked = [
+        _count(len(report.models), "model"),
+        _count(len(report.prompts), "prompt"),
+        _count(len(report.manifests), "pipeline manifest"),
+    ]
+    click.echo(f"{', '.join(checked)}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""`mlserver-llm check`: one sentence a fault, with file and key; exit code 1 for errors."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlserver_llm_cli.main import main
+from support import ROOT
+
+Files = dict[str, Any]
+
+CLASSIFIER: Files = {
+    "implementation": "mlserver_classifier.Classifier",
+    "parameters": {"extra": {"routes": [{"name": "a"}, {"name": "b"}], "scorer": "mlserver_chat.testing.FakeScorer"}},
+}
+MEMORY: Files = {
+    "implementation": "mlserver_memory.ConversationalMemory",
+    "parameters": {"extra": {"database": "filesys"}},
+}
+PROMPT: Files = {"name": "p", "template": [{"role": "user", "content": "{question}"}]}
+GOOD: Files = {
+    "settings.json": {"debug": False, "parallel_workers": 0},
+    "classify/model-settings.json": CLASSIFIER,
+    "remember/model-settings.json": MEMORY,
+    "answer/model-settings.json": {
+        "implementation": "mlserver_prompt_utils.runtime.PromptRuntime",
+        "parameters": {"extra": {"llm": "classify", "prompt": "prompt.json"}},
+    },
+    "answer/prompt.json": PROMPT,
+    "own/model-settings.json": {"implementation": "mine.Mine"},
+    "own/mine.py": "from mlserver import MLModel\nprint('noise')\nclass Mine(MLModel): ...\n",
+    "chat/model-settings.json": {
+        "implementation": "mlserver_pipeline.Pipeline",
+        "parameters": {"extra": {"manifest": "chat.yaml"}},
+    },
+    "chat/chat.yaml": """
+apiVersion: mlops.seldon.io/v1alpha1
+kind: Pipeline
+metadata: {name: support}
+spec:
+  steps:
+  - name: remember
+  - name: answer
+    inputs: [remember.outputs.history]
+  output: {steps: [answer]}
+""",
+}
+
+
+def changed(base: Files, **changes: Any) -> Files:
+    """`base` with the keys of `changes` (dots lead inside, None removes)."""
+    copy = json.loads(json.dumps(base))
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        inner = copy
+        for part in path:
+            inner = inner.setdefault(part, {})
+        if value is None:
+            del inner[last]
+        else:
+            inner[last] = value
+    return copy
+
+
+def write(folder: Path, files: Files) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner(catch_exceptions=False).invoke(main, ["check", *map(str, arguments)])
+
+
+def findings(folder: Path) -> list[tuple[str, str, str, str]]:
+    report = json.loads(run(folder, "--format", "json").stdout)
+    return [(f["level"], os.path.relpath(f["file"], folder), f["key"], f["sentence"]) for f in report["findings"]]
+
+
+def test_a_good_repository_has_nothing_to_report(tmp_path: Path) -> None:
+    result = run(write(tmp_path, GOOD))
+    assert result.stdout == "5 models, 1 prompt, 1 pipeline manifest: 0 errors, 0 warnings\n"
+    assert result.exit_code == 0
+    assert not list(tmp_path.rglob("__pycache__")), "a check leaves no trace"
+
+
+CLASSIFY = "classify/model-settings.json"
+REMEMBER = "remember/model-settings.json"
+ANSWER = "answer/model-settings.json"
+EXTRA = "parameters.extra"
+
+FAULTS: list[tuple[Files, str, str, str, str]] = [
+    ({CLASSIFY: "{"}, "error", CLASSIFY, "", "is not JSON"),
+    ({CLASSIFY: "[]"}, "error", CLASSIFY, "", "is not a JSON object"),
+    ({CLASSIFY: '{"name": "a", "name": "b", "implementation": "mine.Mine"}'}, "error", CLASSIFY, "name", "there twice"),
+    (
+        {CLASSIFY: changed(CLASSIFIER, implementation=None, implementaton="x.Y")},
+        "error",
+        CLASSIFY,
+        "implementation",
+        "'implementation' is missing",
+    ),
+    ({CLASSIFY: changed(CLASSIFIER, paramters={})}, "error", CLASSIFY, "paramters", "did you mean 'parameters'?"),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__extras={})},
+        "error",
+        CLASSIFY,
+        "parameters.extras",
+        "did you mean 'extra'?",
+    ),
+    ({CLASSIFY: changed(CLASSIFIER, versions=3)}, "error", CLASSIFY, "versions", "valid list"),
+    ({CLASSIFY: changed(CLASSIFIER, name="my_model")}, "error", CLASSIFY, "name", "Core 2 refuses"),
+    ({CLASSIFY: changed(CLASSIFIER, name="own")}, "error", "own/model-settings.json", "name", "would serve one"),
+    (
+        {CLASSIFY: changed(CLASSIFIER, implementation="nowhere.Model")},
+        "error",
+        CLASSIFY,
+        "implementation",
+        "No module named 'nowhere'",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, implementation="mlserver_classifier.Clasifier")},
+        "error",
+        CLASSIFY,
+        "implementation",
+        "Clasifier",
+    ),
+    ({"own/mine.py": "class Mine: ..."}, "error", "own/model-settings.json", "implementation", "not a subclass of"),
+    ({"own/mine.py": "class Mine(\n"}, "error", "own/model-settings.json", "implementation", "SyntaxError"),
+    (
+        {"own/mine.py": "raise RuntimeError('sk-planted')"},
+        "error",
+        "own/model-settings.json",
+        "implementation",
+        "Error",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__extra__treshold=1)},
+        "error",
+        CLASSIFY,
+        f"{EXTRA}.treshold",
+        "did you mean 'threshold'?",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__extra__threshold=0.5)},
+        "error",
+        CLASSIFY,
+        EXTRA,
+        "'threshold' needs a 'default_route'",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__extra__scorer="logprob")},
+        "warning",
+        CLASSIFY,
+        f"{EXTRA}.llm",
+        "loads only on Core 2",
+    ),
+    (
+        {ANSWER: changed(GOOD[ANSWER], parameters__extra__llm="absent")},
+        "error",
+        ANSWER,
+        f"{EXTRA}.llm",
+        "'absent', which is no model of the repository",
+    ),
+    (
+        {ANSWER: changed(GOOD[ANSWER], parameters__extra__llm="answer")},
+        "error",
+        ANSWER,
+        f"{EXTRA}.llm",
+        "the model itself",
+    ),
+    ({REMEMBER: changed(MEMORY, cache_enabled=True)}, "error", REMEMBER, EXTRA, "'cache_enabled'"),
+    ({REMEMBER: changed(MEMORY, max_batch_size=8)}, "error", REMEMBER, EXTRA, "'max_batch_size' 8"),
+    (
+        {CLASSIFY: changed(CLASSIFIER, max_batch_time=0.1)},
+        "warning",
+        CLASSIFY,
+        "max_batch_time",
+        "is dropped by Core 2",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__colour="red")},
+        "warning",
+        CLASSIFY,
+        "parameters.colour",
+        "is dropped by Core 2",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, inputs=[{"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {}}])},
+        "warning",
+        CLASSIFY,
+        "inputs.0.parameters",
+        "is dropped by Core 2",
+    ),
+    ({"settings.json": "{]"}, "error", "settings.json", "", "is not JSON"),
+    ({"settings.json": {"debug": False, "http_prot": 1}}, "error", "settings.json", "http_prot", "'http_port'?"),
+    ({"settings.json": {"debug": False, "http_port": "x"}}, "error", "settings.json", "http_port", "valid integer"),
+    (
+        {"settings.json": {"debug": False, "cors_settings": {"allow_origin": []}}},
+        "error",
+        "settings.json",
+        "cors_settings.allow_origin",
+        "did you mean 'allow_origin",
+    ),
+    ({"settings.json": {"parallel_workers": 0}}, "warning", "settings.json", "debug", "'debug' is on"),
+    ({"answer/prompt.json": "{"}, "error", "answer/prompt.json", "", "not JSON"),
+    (
+        {"answer/prompt.json": changed(PROMPT, legend={"other": {}})},
+        "error",
+        "answer/prompt.json",
+        "",
+        "the legend names 'other', which the template lacks",
+    ),
+    ({"answer/old.json": changed(PROMPT, versoin="1")}, "error", "answer/old.json", "", "versoin"),
+    (
+        {ANSWER: changed(GOOD[ANSWER], parameters__extra__prompt="absent.json")},
+        "error",
+        "answer/absent.json",
+        "",
+        "can't be read",
+    ),
+    (
+        {ANSWER: changed(GOOD[ANSWER], parameters__extra__prompt_options={"version": "7"})},
+        "error",
+        ANSWER,
+        f"{EXTRA}.prompt",
+        "names version '7'",
+    ),
+    (
+        {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("name: answer", "name: anwser")},
+        "error",
+        "chat/chat.yaml:8",
+        "spec.steps[1].name",
+        "step 'anwser' is no model of the repository",
+    ),
+    (
+        {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("inputs:", "input:")},
+        "error",
+        "chat/chat.yaml:9",
+        "spec.steps[1].input",
+        "did you mean 'inputs'?",
+    ),
+    ({"other/flow.yaml": "kind: Pipeline\nspec: ["}, "error", "other/flow.yaml", "", "YAML"),
+    ({"new/model_settings.json": {}}, "error", "new/model_settings.json", "", "did you mean model-settings.json?"),
+]
+
+
+@pytest.mark.parametrize(("files", "level", "file", "key", "words"), FAULTS, ids=range(len(FAULTS)))
+def test_a_fault_is_one_sentence_with_file_and_key(
+    tmp_path: Path, files: Files, level: str, file: str, key: str, words: str
+) -> None:
+    found = findings(write(tmp_path, GOOD | files))
+    sentences = [sentence for *place, sentence in found if place == [level, file, key]]
+    assert any(words in sentence for sentence in sentences), found
+    assert "sk-planted" not in str(found)
+    assert run(tmp_path).exit_code == (1 if level == "error" else 0)
+
+
+def test_every_fault_is_told_and_not_only_the_first(tmp_path: Path) -> None:
+    extra = {"routes": [{"name": "A"}, {"nam": "b"}], "treshold": 1, "timeout": "x"}
+    found = findings(
+        write(tmp_path, GOOD | {CLASSIFY: changed(CLASSIFIER, parameters__extra=extra), "settings.json": {}})
+    )
+    assert {key for *_, key, _ in found} >= {
+        f"{EXTRA}.routes.0.name",
+        f"{EXTRA}.routes.1.name",
+        f"{EXTRA}.routes.1.nam",
+        f"{EXTRA}.treshold",
+        f"{EXTRA}.timeout",
+        "debug",
+    }
+
+
+def test_secrets_are_warned_about_and_never_shown(tmp_path: Path) -> None:
+    api = {
+        "provider_id": "openai",
+        "config": {"model_id": "m", "api_key": "sk-planted", "base_url": "http://127.0.0.1:1/v1"},
+        "llm_parameters": {"extra_headers": {"Authorization": "Bearer sk-planted"}},
+    }
+    sql = {"database": "sql", "config": {"url": "postgresql+pg8000://me:sk-planted@db/x"}}
+    files = {
+        "api/model-settings.json": {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": api}},
+        "sql/model-settings.json": changed(MEMORY, parameters__extra=sql),
+    }
+    found = findings(write(tmp_path, GOOD | files))
+    assert [(level, key) for level, _, key, _ in found] == [
+        ("warning", f"{EXTRA}.config.api_key"),
+        ("warning", f"{EXTRA}.llm_parameters.extra_headers.Authorization"),
+        ("warning", f"{EXTRA}.config.url"),
+    ]
+    assert "sk-planted" not in str(found)
+
+
+def test_a_secret_that_is_not_here_is_only_a_warning(tmp_path: Path) -> None:
+    extra = {"provider_id": "openai", "config": {"model_id": "m", "api_key": "env:NOT_SET_HERE"}}
+    settings = {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": extra}}
+    ((level, _, _, sentence),) = findings(write(tmp_path, GOOD | {"api/model-settings.json": settings}))
+    assert level == "warning" and "'env:NOT_SET_HERE' is not here" in sentence
+
+
+def test_a_folder_with_nothing_to_check_is_an_error(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert "holds no model-settings.json" in result.stdout and result.exit_code == 1
+
+
+def test_two_versions_of_one_model_are_no_fault(tmp_path: Path) -> None:
+    versions = {f"m/{n}/model-settings.json": changed(CLASSIFIER, name="m", parameters__version=str(n)) for n in (1, 2)}
+    assert findings(write(tmp_path, {"settings.json": {"debug": False}} | versions)) == []
+
+
+def test_single_files_can_be_checked(tmp_path: Path) -> None:
+    write(tmp_path, GOOD | {"answer/prompt.json": {"name": "p"}, "settings.json": {"debug": False, "x": 1}})
+    assert run(tmp_path / CLASSIFY).exit_code == 0
+    assert run(tmp_path / "chat" / "chat.yaml").exit_code == 0
+    for name in ("answer/prompt.json", "settings.json"):
+        result = run(tmp_path / name)
+        assert result.exit_code == 1 and name in result.stdout
+    assert run(tmp_path / "absent").exit_code == 2
+
+
+def test_the_demo_is_checked_fast_and_without_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from mlserver_llm_cli.checks import check_paths\n"
+        "report = check_paths([Path('models'), Path('pipelines')])\n"
+        "print(*report.findings, sep='\\n'); print(len(report.models), [m for m in ('torch', 'transformers', 'openai')"
+        " if m in sys.modules])"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert time.monotonic() - began < 10, "about one second where nothing else runs"
+    print(done.stdout)
+    models = len(list(ROOT.glob("models/*/model-settings.json")))
+    assert done.stdout.splitlines()[-1] == f"{models} []"
