@@ -8,8 +8,12 @@ from typing import Protocol
 
 from mlserver_chat import Message
 
-MAX_CHARACTERS = 500
-"""Longest message in the transcript; of a longer one the start and the end are kept."""
+MAX_MESSAGE_BYTES = 500
+"""Longest message in the transcript, in UTF-8; of a longer one the start and the end are kept."""
+
+MAX_TRANSCRIPT_BYTES = 1600
+"""Longest transcript, in UTF-8; older messages that would exceed it are left out. A token has at least a byte, so no
+conversation overruns a context of 2048 tokens, whatever is written in it."""
 
 _CUT = " … "
 
@@ -40,6 +44,7 @@ def classification_messages(
 
     The transcript holds the last `context_messages` (at least 1) messages of the user and the assistant, up to the
     last user message, each on one line: a message can't forge another one's line, since its whitespace is collapsed.
+    Long messages are cut, and old ones left out, as the limits above say.
 
     ```
     system: Choose the route that fits the last user message.
@@ -53,7 +58,7 @@ def classification_messages(
     ```
     """
     described = "\n".join(_described(route) for route in routes)
-    transcript = "\n".join(f"{m.role}: {_line(m.text)}" for m in _context(conversation, context_messages))
+    transcript = "\n".join(_transcript(_context(conversation, context_messages)))
     return [
         Message.of_text("system", f"Choose the route that fits the last user message.\n{described}"),
         Message.of_text("user", f"{transcript}\n\nRoute:"),
@@ -73,9 +78,23 @@ def _described(route: RouteDescription) -> str:
     return f"{line} (for example: {examples})" if examples else line
 
 
+def _transcript(messages: Sequence[Message]) -> list[str]:
+    lines: list[str] = []
+    left = MAX_TRANSCRIPT_BYTES
+    for message in reversed(messages):
+        line = f"{message.role}: {_line(message.text)}"
+        left -= len(line.encode("utf-8"))
+        if lines and left < 0:
+            break
+        lines.insert(0, line)
+    return lines
+
+
 def _line(text: str) -> str:
     line = " ".join(text.split())
-    if len(line) <= MAX_CHARACTERS:
+    encoded = line.encode("utf-8")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
         return line
-    half = (MAX_CHARACTERS - len(_CUT)) // 2
-    return line[:half].rstrip() + _CUT + line[-half:].lstrip()
+    half = (MAX_MESSAGE_BYTES - len(_CUT.encode("utf-8"))) // 2
+    start, end = encoded[:half].decode("utf-8", "ignore"), encoded[-half:].decode("utf-8", "ignore")
+    return start.rstrip() + _CUT + end.lstrip()

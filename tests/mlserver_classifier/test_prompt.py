@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from mlserver_chat import Message
 from mlserver_chat.messages import as_messages
-from mlserver_classifier.prompt import MAX_CHARACTERS, classification_messages
+from mlserver_classifier.prompt import MAX_MESSAGE_BYTES, MAX_TRANSCRIPT_BYTES, classification_messages
 
 
 @dataclass
@@ -79,5 +79,14 @@ def test_a_user_message_can_not_forge_a_line() -> None:
 
 def test_a_long_message_keeps_its_start_and_its_end() -> None:
     (line,) = transcript(talk(("user", "start " + "x" * 100_000 + " 48213 end")))
-    assert len(line) <= len("user: ") + MAX_CHARACTERS
+    assert len(line.encode()) <= len("user: ") + MAX_MESSAGE_BYTES
     assert line.startswith("user: start xxx") and " … " in line and line.endswith("xxx 48213 end")
+    assert transcript(talk(("user", "x" * MAX_MESSAGE_BYTES))) == ["user: " + "x" * MAX_MESSAGE_BYTES]
+
+
+def test_old_messages_give_way_to_long_new_ones() -> None:
+    flood = "😀" * 10_000
+    lines = transcript(talk(("user", "old"), ("user", flood), ("assistant", flood), ("user", flood), ("user", "new")))
+    assert lines[-1] == "user: new" and [line[:7] for line in lines[:-1]] == ["user: 😀", "assista", "user: 😀"]
+    assert len("\n".join(lines).encode()) <= MAX_TRANSCRIPT_BYTES + len(lines)
+    assert "�" not in str(lines)
