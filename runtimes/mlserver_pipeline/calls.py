@@ -1,11 +1,17 @@
 """Calling the steps: models of this process, through MLServer's own data plane."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+from mlserver import MLModel
+from mlserver.errors import MLServerError
 from mlserver.handlers import DataPlane
-from mlserver.types import InferenceResponse
+from mlserver.types import InferenceRequest, InferenceResponse
+
+from mlserver_chat import Runtime
+from mlserver_chat.streams import closing
 
 from .errors import StepTimeout
 from .messages import Message
@@ -29,15 +35,47 @@ class SameProcessSteps:
         self, step: str, message: Message, headers: Mapping[str, str]
     ) -> tuple[Message, Mapping[str, str]]:
         """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
-        scope = asyncio.timeout(self._timeout)
-        try:
-            async with scope:
-                response = await self._data_plane.infer(request_for_step(message, headers), step)
-        except TimeoutError:
-            if scope.expired():
-                raise StepTimeout from None
-            raise
+        async with _in_time(self._timeout):
+            response = await self._data_plane.infer(request_for_step(message, headers), step)
         return message_from_response(response), _added_headers(response)
+
+    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Message]:
+        """The step's answers as they come; the pipeline's `StreamCall`.
+
+        A runtime of this suite reports an error as its last response, which is raised here.
+        """
+        async with (
+            _in_time(self._timeout),
+            closing(self._data_plane.infer_stream(_one(request_for_step(message, headers)), step)) as responses,
+        ):
+            async for response in responses:
+                error: Any = getattr(response.parameters, "error", None)
+                if error is not None and not response.outputs:
+                    raise MLServerError(str(error), int(getattr(response.parameters, "status", 500)))
+                yield message_from_response(response)
+
+
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncGenerator[None]:
+    """Raises `StepTimeout` when the block takes longer; a TimeoutError of the model's own stays what it is."""
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if scope.expired():
+            raise StepTimeout from None
+        raise
+
+
+async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
+    yield request
+
+
+def can_stream(model: MLModel) -> bool:
+    """Whether a model's chunks can be put together to its answer again: those of a runtime of this suite can."""
+    own: object = getattr(type(model), "handle_stream", None)
+    return own is not None and own is not vars(Runtime)["handle_stream"]
 
 
 def _added_headers(response: InferenceResponse) -> dict[str, str]:

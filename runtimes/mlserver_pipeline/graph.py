@@ -53,6 +53,21 @@ class Graph:
         """The names of the models that are called."""
         return tuple(node.name for node in self.nodes if node.calls_model)
 
+    def behind(self, step: str) -> set[Topic]:
+        """Where messages of a step can get to: the topics that steps and the output write to."""
+        found: set[Topic] = set()
+        pending = [Topic(self.name, step, "inputs")]
+        while pending:
+            sink = pending.pop()
+            # What is sent to a step and what it answers may both be read.
+            readable = {sink, sink._replace(side="outputs")}
+            for node in self.nodes:
+                reads = {source.topic for source in (*node.sources, *node.triggers)}
+                if node.sink not in found and reads & readable:
+                    found.add(node.sink)
+                    pending.append(node.sink)
+        return found
+
     @property
     def answers(self) -> bool:
         """Whether the manifest has an output."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from mlserver_chat import Stalled
 
-from .engine import Answer, Engine, Failure, Run
+from .engine import Answer, Call, Engine, Failure, Run, Stall
 from .errors import StepFailed
 from .messages import Message, Tensor
+from .streaming import ChunkFeed, StreamCall
 from .trace import trace_rows
 
 IDENTITY = "x-request-id"
@@ -29,11 +30,15 @@ class Runner:
 
     Args:
         engine: runs them.
+        streamed: for each pipeline the steps whose chunks a caller may watch.
+        stream: calls a model that streams.
         trace_values: whether the tensor `trace` shows data.
     """
 
-    def __init__(self, engine: Engine, trace_values: bool):
+    def __init__(self, engine: Engine, streamed: Mapping[str, frozenset[str]], stream: StreamCall, trace_values: bool):
         self._engine = engine
+        self._streamed = streamed
+        self._stream = stream
         self._trace_values = trace_values
 
     async def answer(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> Answer:
@@ -45,22 +50,45 @@ class Runner:
             StepFailed: a step answered with an error before there was an answer.
             Stalled: no answer can come.
         """
-        identity = headers.get(IDENTITY, "")
-        passed_on = {name: value for name, value in headers.items() if name != TRACE}
-        run = self._engine.start(pipeline, message, passed_on, identity)
-        outcome = await asyncio.shield(run.outcome)
-        if isinstance(outcome, Failure):
-            raise StepFailed(outcome.text)
-        if not isinstance(outcome, Answer):
-            raise Stalled(outcome.text)
-        return self._traced(outcome, run) if headers.get(TRACE) == "1" else outcome
+        run = self._start(pipeline, message, headers)
+        await asyncio.shield(run.outcome)
+        return self._answer(run, headers)
+
+    async def stream(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        """The chunks of the streamed step that fires, with the parameter `step`, then the pipeline's answer.
+
+        When the caller goes away the model stops, and what it had said goes on through the pipeline, marked by the
+        parameter `finish_reason: cut`.
+
+        Raises:
+            StepFailed, Stalled: as `answer`.
+        """
+        feed = ChunkFeed(self._streamed[pipeline], self._engine.call, self._stream)
+        run = self._start(pipeline, message, headers, feed)
+        run.outcome.add_done_callback(lambda _: feed.end())
+        try:
+            async for chunk in feed.chunks():
+                yield Answer(chunk, headers)
+            yield self._answer(run, headers)
+        finally:
+            feed.cut()
 
     async def aclose(self) -> None:
         """Let what is in flight come to its end."""
         await self._engine.aclose()
 
-    def _traced(self, answer: Answer, run: Run) -> Answer:
+    def _start(self, pipeline: str, message: Message, headers: Mapping[str, str], call: Call | None = None) -> Run:
+        passed_on = {name: value for name, value in headers.items() if name != TRACE}
+        return self._engine.start(pipeline, message, passed_on, headers.get(IDENTITY, ""), call)
+
+    def _answer(self, run: Run, headers: Mapping[str, str]) -> Answer:
+        outcome = run.outcome.result()
+        if isinstance(outcome, Failure):
+            raise StepFailed(outcome.text)
+        if isinstance(outcome, Stall):
+            raise Stalled(outcome.text)
+        if headers.get(TRACE) != "1":
+            return outcome
         rows = [row.encode("utf-8") for row in trace_rows(run.traces, self._trace_values)]
         trace = Tensor("trace", "BYTES", (len(rows), 1), rows, {"content_type": "str"})
-        message = answer.message._replace(tensors=(*answer.message.tensors, trace))
-        return Answer(message, answer.headers)
+        return Answer(outcome.message._replace(tensors=(*outcome.message.tensors, trace)), outcome.headers)

@@ -1,7 +1,7 @@
 """The runtime: a Seldon Pipeline manifest, run in this process."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import Request, Response
 from mlserver import ModelSettings
@@ -10,13 +10,15 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import Runtime, SettingsError, request_headers, request_identity, settings_folder
 from mlserver_chat.siblings import find_data_plane, wait_for_model
+from mlserver_chat.streams import closing
 
-from .calls import SameProcessSteps
+from .calls import SameProcessSteps, can_stream
 from .endpoint import gateway_response
 from .engine import Engine
 from .loading import load_graphs
 from .runner import Runner, entry_headers
 from .settings import PipelineSettings
+from .streaming import streamed_steps
 from .wire import message_from_request, response_to_client
 
 
@@ -45,9 +47,13 @@ class Pipeline(Runtime[PipelineSettings]):
             )
         steps = {step for graph in self._graphs for step in graph.steps}
         timeout = self.config.load_timeout
-        await asyncio.gather(*(wait_for_model(self.registry, step, self.settings, timeout) for step in sorted(steps)))
-        engine = Engine(self._graphs, SameProcessSteps(data_plane, self.config.step_timeout))
-        self._runner = Runner(engine, self.config.trace_values)
+        models = await asyncio.gather(
+            *(wait_for_model(self.registry, step, self.settings, timeout) for step in sorted(steps))
+        )
+        streaming = {model.name for model in models if can_stream(model)}
+        streamed = {graph.name: streamed_steps(graph, streaming) for graph in self._graphs}
+        calls = SameProcessSteps(data_plane, self.config.step_timeout)
+        self._runner = Runner(Engine(self._graphs, calls), streamed, calls.stream, self.config.trace_values)
         return True
 
     async def unload(self) -> bool:
@@ -61,6 +67,13 @@ class Pipeline(Runtime[PipelineSettings]):
         headers = entry_headers(request_headers(request), request_identity(request))
         answer = await self._runner.answer(self._main, message_from_request(request), headers)
         return response_to_client(self.name, answer.message, answer.headers)
+
+    async def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
+        """The chunks of the step that streams, then the answer."""
+        headers = entry_headers(request_headers(request), request_identity(request))
+        async with closing(self._runner.stream(self._main, message_from_request(request), headers)) as parts:
+            async for part in parts:
+                yield response_to_client(self.name, part.message, part.headers)
 
     def _gateway(self, pipeline: str) -> Callable[[Request], Awaitable[Response]]:
         async def infer(request: Request) -> Response:

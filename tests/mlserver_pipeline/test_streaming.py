@@ -1,0 +1,229 @@
+"""Streams: the chunks of the step that streams, then the pipeline's answer."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from mlserver_chat.streams import closing
+from mlserver_pipeline.errors import StepFailed
+from mlserver_pipeline.messages import Message, Tensor
+from mlserver_pipeline.runner import Runner
+from mlserver_pipeline.streaming import streamed_steps
+from pipeline_lab import Lab, emits, fails, ints, manifest_text, message
+from support import Server, text
+
+MakeLab = Callable[..., Lab]
+
+
+def said(content: str, **parameters: str) -> Message:
+    chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": content}}]}
+    data = {"role": "assistant", "content": content, "output_all": json.dumps(chunk)}
+    tensors = [Tensor(name, "BYTES", (1, 1), [value.encode()], {"content_type": "str"}) for name, value in data.items()]
+    return message(*tensors, **parameters)
+
+
+def content(sent: Message) -> str:
+    return next(tensor.data[0].decode() for tensor in sent.tensors if tensor.name == "content")
+
+
+class Talker:
+    """Says its words one after the other; `closed` tells whether it was told to stop."""
+
+    def __init__(self, *words: str, error: Exception | None = None, wait: float = 0.0):
+        self.words = words
+        self.error = error
+        self.wait = wait
+        self.closed = False
+
+    async def __call__(self, step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Message]:
+        try:
+            for word in self.words:
+                yield said(word, model="talker")
+                await asyncio.sleep(self.wait)
+            if self.error:
+                raise self.error
+        finally:
+            self.closed = True
+
+
+CHAIN = "steps:\n- {name: talk}\n- {name: keep, inputs: [talk]}\noutput: {steps: [keep]}"
+
+
+def runner(it: Lab, talker: Talker, *steps: str) -> Runner:
+    return Runner(it.engine, {"p": frozenset(steps)}, talker, trace_values=True)
+
+
+async def test_chunks_come_first_and_the_whole_goes_on_to_the_next_step(lab: MakeLab) -> None:
+    it = lab({"keep": lambda sent: sent}, CHAIN)
+    stream = runner(it, Talker("Hel", "lo"), "talk").stream("p", message(ints("i", 1)), {})
+    *chunks, last = [part.message async for part in stream]
+    assert [content(chunk) for chunk in chunks] == ["Hel", "lo"]
+    assert [chunk.parameters["step"] for chunk in chunks] == ["talk", "talk"]
+    assert content(last) == "Hello" and "step" not in last.parameters
+    (kept,) = [sent for step, sent in it.calls if step == "keep"]
+    whole = json.loads(next(tensor.data[0] for tensor in kept.tensors if tensor.name == "output_all"))
+    assert whole["object"] == "chat.completion" and whole["choices"][0]["message"]["content"] == "Hello"
+    assert kept.parameters == {"model": "talker"}
+
+
+async def test_when_the_caller_goes_away_the_model_stops_and_what_it_said_is_kept(lab: MakeLab) -> None:
+    it = lab({"keep": lambda sent: sent}, CHAIN)
+    talker = Talker("I was", " about", " to", wait=0.2)
+    async with closing(runner(it, talker, "talk").stream("p", message(ints("i", 1)), {})) as stream:
+        first = await anext(stream)
+        assert content(first.message) == "I was"
+    await it.engine.aclose()
+    assert talker.closed
+    (kept,) = [sent for step, sent in it.calls if step == "keep"]
+    assert content(kept) == "I was" and kept.parameters["finish_reason"] == "cut"
+
+
+async def test_a_caller_that_goes_before_the_model_says_anything_stores_nothing(lab: MakeLab) -> None:
+    spec = "steps: [{name: slow}, {name: talk, inputs: [slow]}, {name: keep, inputs: [talk]}]\noutput: {steps: [keep]}"
+    gate = asyncio.Event()
+
+    async def slow(sent: Message) -> Message:
+        await gate.wait()
+        return message(ints("x", 1))
+
+    it = lab({"slow": slow, "keep": lambda sent: sent}, spec)
+    talker = Talker("never")
+    task = asyncio.ensure_future(anext(runner(it, talker, "talk").stream("p", message(ints("i", 1)), {})))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    await it.engine.aclose()
+    assert [step for step, _ in it.calls] == ["slow"]
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_the_steps_error(lab: MakeLab) -> None:
+    from mlserver.errors import MLServerError
+
+    it = lab({"keep": lambda sent: sent}, CHAIN)
+    stream = runner(it, Talker("x", error=MLServerError("broke", 424)), "talk").stream("p", message(ints("i", 1)), {})
+    assert content((await anext(stream)).message) == "x"
+    with pytest.raises(StepFailed, match="talk : rpc error: code = Unknown desc = broke"):
+        await anext(stream)
+    assert it.got("keep") == []
+
+
+async def test_a_pipeline_without_a_streaming_step_sends_one_message(lab: MakeLab) -> None:
+    it = lab({"talk": emits("x"), "keep": emits("y")}, CHAIN)
+    parts = [part async for part in runner(it, Talker(), "other").stream("p", message(ints("i", 1)), {})]
+    assert [tensor.name for part in parts for tensor in part.message.tensors] == ["y"]
+    it = lab({"talk": fails(422, "no")}, CHAIN)
+    with pytest.raises(StepFailed):
+        await anext(runner(it, Talker(), "other").stream("p", message(ints("i", 1)), {}))
+
+
+def test_the_last_steps_that_stream_on_each_path_to_the_output_are_streamed(lab: MakeLab) -> None:
+    spec = """
+    steps:
+    - name: first
+    - name: left
+      inputs: [first]
+    - name: right
+      inputs: [p]
+      triggers: [first.outputs.x]
+    - name: keep
+      inputs: [left, right]
+      inputsJoinType: any
+    - name: log
+      inputs: [left]
+    output: {steps: [keep]}
+    """
+    graph = lab({}, spec).engine.graphs["p"]
+    assert streamed_steps(graph, {"first", "left", "right", "log", "elsewhere"}) == {"left", "right"}
+    assert streamed_steps(graph, {"first", "log"}) == {"first"}
+    assert streamed_steps(graph, {"log"}) == frozenset()
+
+
+SERVED = '''
+import asyncio, json, os
+from pathlib import Path
+from mlserver import MLModel
+from mlserver.types import InferenceResponse
+from mlserver_chat import Completion, CompletionChunk, Runtime, SiblingSettings, InvalidInput
+from mlserver_chat.tensors import passed_through, read_tensors, text_output, text_elements
+
+
+class Talk(Runtime):
+    settings_class = SiblingSettings
+
+    async def handle(self, request):
+        return self.response([text_output("content", ["all at once"])])
+
+    async def handle_stream(self, request):
+        for word in text_elements(request.inputs[0])[0].split():
+            if word == "fail":
+                raise InvalidInput("no such word")
+            yield self.response([text_output("role", ["assistant"]), text_output("content", [word + " "])], model="m")
+            await asyncio.sleep(0.3)
+
+
+class Keep(MLModel):
+    """Appends what it gets to a file."""
+
+    async def predict(self, payload):
+        content = read_tensors(payload.inputs)["content"].data.root[0].decode()
+        with open(Path(os.environ["KEPT"]), "a") as file:
+            print(content, getattr(payload.parameters, "finish_reason", "-"), file=file)
+        return InferenceResponse(model_name=self.name, outputs=[text_output("kept", [content])])
+'''
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, mlserver: Callable[..., Server]) -> Iterator[tuple[Server, Path]]:
+    tmp = tmp_path_factory.mktemp("streams")
+    models: dict[str, dict[str, object]] = {
+        "p": {"implementation": "mlserver_pipeline.Pipeline", "parameters": {"extra": {"manifest": "p.yaml"}}},
+        "talk": {"implementation": "served.Talk"},
+        "keep": {"implementation": "served.Keep"},
+    }
+    files = {"p/p.yaml": manifest_text(CHAIN), "talk/served.py": SERVED, "keep/served.py": SERVED}
+    yield mlserver(models, files=files, env={"KEPT": str(tmp / "kept")}), tmp / "kept"
+
+
+def events(response: httpx2.Response) -> Iterator[tuple[float, dict[str, object]]]:
+    for line in response.iter_lines():
+        if line.startswith("data:"):
+            yield time.monotonic(), json.loads(line.removeprefix("data:"))
+
+
+def stream(server: Server, words: str) -> object:
+    body = {"inputs": [text("word", words)]}
+    return httpx2.stream("POST", f"{server.url}/v2/models/p/infer_stream", json=body, timeout=20)
+
+
+def test_over_rest_chunks_arrive_as_they_are_made_and_the_answer_last(server: tuple[Server, Path]) -> None:
+    with stream(server[0], "one two three") as response:  # type: ignore[attr-defined]
+        received = list(events(response))
+    times, messages = zip(*received, strict=True)
+    assert [each["outputs"][-1]["data"] for each in messages] == [["one "], ["two "], ["three "], ["one two three "]]
+    assert times[2] - times[0] > 0.4
+    assert [each["parameters"].get("step") for each in messages] == ["talk", "talk", "talk", None]
+
+
+def test_over_rest_a_steps_error_is_one_last_message(server: tuple[Server, Path]) -> None:
+    with stream(server[0], "one fail") as response:  # type: ignore[attr-defined]
+        *_, (_, last) = events(response)
+    assert last["outputs"] == []
+    assert last["parameters"]["status"] == 400
+    assert last["parameters"]["error"] == "talk : rpc error: code = FailedPrecondition desc = no such word"
+
+
+def test_over_rest_a_caller_that_hangs_up_leaves_what_was_said_marked_as_cut(server: tuple[Server, Path]) -> None:
+    with stream(server[0], "before after " + "never " * 9) as response:  # type: ignore[attr-defined]
+        next(events(response))
+    deadline = time.monotonic() + 10
+    while "before" not in (kept := server[1].read_text(encoding="utf-8")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    line = next(line for line in kept.splitlines() if line.startswith("before"))
+    assert line.endswith("cut") and "never never" not in line
