@@ -86,7 +86,7 @@ def test_a_long_message_keeps_its_start_and_its_end() -> None:
 
 def test_old_messages_give_way_to_long_new_ones() -> None:
     flood = "😀" * 10_000
-    lines = transcript(talk(("user", "old"), ("user", flood), ("assistant", flood), ("user", flood), ("user", "new")))
-    assert lines[-1] == "user: new" and [line[:7] for line in lines[:-1]] == ["user: 😀", "assista", "user: 😀"]
+    lines = transcript(talk(*[("user", flood), ("assistant", flood)] * 2, ("user", "new")))
+    assert lines[-1] == "user: new" and [line[:7] for line in lines[:-1]] == ["assista", "user: 😀", "assista"]
     assert len("\n".join(lines).encode()) <= MAX_TRANSCRIPT_BYTES + len(lines)
     assert "�" not in str(lines)
