@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 # An index with CPU builds of torch (the default torch for Linux brings CUDA, some 3 GB more).
 TORCH_INDEX ?=
 
-.PHONY: help demo serve test check format docs train-demo-model chaos bench bench-memory bench-pipeline image clean
+.PHONY: help demo serve test check format docs train-demo-model chaos image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
