@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
 
 from mlserver import MLModel, ModelSettings
@@ -26,9 +27,9 @@ def text_metadata(*names: str) -> list[MetadataTensor]:
 class Runtime(MLModel, Generic[ConfigT]):
     """A runtime of the suite.
 
-    A subclass names its `settings_class`, builds its parts in `load`, answers in `handle`, and streams in
-    `handle_stream` if it can. MLServer re-executes the module of a runtime once a model, so that module holds no
-    state, no metric and no registry.
+    A subclass names its `settings_class`, builds its parts in `load` and tells `resources` how to close them, answers
+    in `handle`, and streams in `handle_stream` if it can. MLServer re-executes the module of a runtime once a model, so
+    that module holds no state, no metric and no registry.
     """
 
     settings_class: ClassVar[type[Settings]]
@@ -39,8 +40,15 @@ class Runtime(MLModel, Generic[ConfigT]):
         super().__init__(settings)
         self.config = cast(ConfigT, load_settings(self.settings_class, settings))
         self.registry = find_registry()
+        self.resources = AsyncExitStack()
         self.inputs = self.inputs or list(self.input_tensors)
         self.outputs = self.outputs or list(self.output_tensors)
+
+    async def unload(self) -> bool:
+        """Close what `load` put into `resources`. MLServer calls it after a failed `load` too, when parts are missing,
+        and on the main process's copy of a worker's model, which was never loaded."""
+        await self.resources.aclose()
+        return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
         """Answer one request."""

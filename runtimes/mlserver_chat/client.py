@@ -17,7 +17,7 @@ from .errors import ChatError, NotReachable, SettingsError, UpstreamFailed, from
 from .identity import forwarded_headers, request_identity
 from .seams import ModelClient
 from .settings import SiblingSettings
-from .siblings import find_model, repository_models, wait_for_model
+from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
 from .streams import closing
 
 _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
@@ -194,13 +194,18 @@ class BoundModel:
 async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: MultiModelRegistry | None) -> BoundModel:
     """The LLM that `settings` name: `infer_uri`, else the model `llm` of this process once it is ready, else `llm_uri`.
 
+    In a worker process it isn't waited for: until it is loaded, calls are `NotReachable`.
+
     Raises:
         SettingsError: none is named, or the named one can't be found.
     """
     if settings.infer_uri is None and settings.llm and registry is not None:
         here = settings.llm in repository_models(owner) or await find_model(registry, settings.llm) is not None
         if here or settings.llm_uri is None:
-            await wait_for_model(registry, settings.llm, owner, settings.load_timeout)
+            if in_worker():
+                check_in_repository(settings.llm, owner)
+            else:
+                await wait_for_model(registry, settings.llm, owner, settings.load_timeout)
             return BoundModel(settings.llm, SameProcessClient(registry))
     uri = settings.infer_uri or settings.llm_uri
     if uri is None:

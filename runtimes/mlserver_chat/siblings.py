@@ -6,6 +6,7 @@ The one place that knows private names of MLServer. Tested against the pinned ve
 
 import asyncio
 import json
+import multiprocessing
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import FrameType
 from mlserver import MLModel, MLServer, ModelSettings
 from mlserver.errors import ModelNotFound
 from mlserver.handlers import DataPlane
+from mlserver.parallel.worker import Worker
 from mlserver.registry import MultiModelRegistry
 
 from .errors import SettingsError
@@ -47,6 +49,22 @@ def find_data_plane(registry: MultiModelRegistry | None) -> DataPlane | None:
     return server._data_plane if server else None  # pyright: ignore[reportPrivateUsage]
 
 
+def in_worker() -> bool:
+    """Whether this is one of MLServer's worker processes.
+
+    There a model must not wait for another in `load`: MLServer 1.7.1 loads a worker's models one after another.
+    """
+    return isinstance(multiprocessing.current_process(), Worker)
+
+
+def check_in_repository(name: str, owner: ModelSettings) -> None:
+    """Raise `SettingsError` unless the repository of the model with settings `owner` has a model `name`."""
+    if name not in repository_models(owner):
+        raise SettingsError(
+            f"model '{owner.name}' calls '{name}', which its model repository lacks; add it or give a URI"
+        )
+
+
 async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSettings, timeout: float) -> MLModel:
     """The model `name` once it is ready.
 
@@ -56,15 +74,12 @@ async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSe
         SettingsError: the repository has no such model, or it isn't ready in time.
     """
     deadline = time.monotonic() + timeout
-    known = name in repository_models(owner)
+    if await find_model(registry, name) is None:
+        check_in_repository(name, owner)
     while True:
         model = await find_model(registry, name)
         if model is not None and model.ready:
             return model
-        if model is None and not known:
-            raise SettingsError(
-                f"model '{owner.name}' calls '{name}', which its model repository lacks; add it or give a URI"
-            )
         if time.monotonic() > deadline:
             raise SettingsError(f"model '{owner.name}' waited {timeout:g} s for '{name}', which is not ready")
         await asyncio.sleep(_POLL_SECONDS)

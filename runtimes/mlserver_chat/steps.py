@@ -89,9 +89,9 @@ class ChatStep:
     Args:
         runtime: the model it answers for.
         backend: what answers; closed with the step.
-        settings: prompt, options and denials.
+        settings: options and denials.
+        prompts: the prompt's versions; None: the conversation goes to the LLM as it is.
         llm: name of the LLM, part of a prompt's identity.
-        folder: where prompt files are.
         defaults: the model's own generation options, below `settings.llm_parameters`.
     """
 
@@ -100,14 +100,14 @@ class ChatStep:
         runtime: Runtime[Any],
         backend: ChatBackend,
         settings: PromptSettings,
+        prompts: PromptCatalog | None,
         llm: str,
-        folder: Path,
         defaults: Mapping[str, Any] | None = None,
     ):
         self._runtime = runtime
         self._backend = backend
         self._llm = llm
-        self._catalog = settings.catalog(folder)
+        self._prompts = prompts
         self._defaults = merge_options(defaults or {}, settings.llm_parameters)
         self._allowed: Collection[str] = settings.allow_overrides
 
@@ -153,11 +153,11 @@ class ChatStep:
         started = time.perf_counter()
         tensors = read_tensors(request.inputs)
         requested = request_options(request, tensors, self._allowed)
-        if self._catalog is None:
+        if self._prompts is None:
             options = merge_options(self._defaults, requested)
             return Call(tensors, read_conversation(tensors), options, None, started)
         conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
-        prompt = self._catalog.select(conversation_id)
+        prompt = self._prompts.select(conversation_id)
         options = merge_options(self._defaults, prompt.invocation_config, requested)
         return Call(tensors, fill(prompt, tensors), options, prompt, started)
 

@@ -25,9 +25,10 @@ class LLMRuntime(Runtime[LLMSettings]):
     async def load(self) -> bool:
         """Read the prompt and build the client. The API is not called: it may be down, and calls cost money."""
         config = self.config.config
+        prompts = self.config.catalog(settings_folder(self.settings))
         backend = OpenAIBackend(build_client(config), config.model, config.timeout)
-        folder = settings_folder(self.settings)
-        self._step = ChatStep(self, backend, self.config, config.model, folder, config.llm_parameters)
+        self._step = ChatStep(self, backend, self.config, prompts, config.model, config.llm_parameters)
+        self.resources.push_async_callback(self._step.aclose)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
@@ -37,8 +38,3 @@ class LLMRuntime(Runtime[LLMSettings]):
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer as it comes."""
         return self._step.stream(request)
-
-    async def unload(self) -> bool:
-        """Close the connections."""
-        await self._step.aclose()
-        return True

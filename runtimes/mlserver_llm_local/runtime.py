@@ -26,9 +26,10 @@ class Local(Runtime[LocalSettings]):
     async def load(self) -> bool:
         """Read the prompt and load the weights, off the event loop."""
         folder, name = settings_folder(self.settings), base_name(self.name)
-        self.config.catalog(folder)
+        prompts = self.config.catalog(folder)
         backend = await build_backend(self.config, folder, name)
-        self._step = ChatStep(self, backend, self.config, name, folder, self.config.defaults)
+        self._step = ChatStep(self, backend, self.config, prompts, name, self.config.defaults)
+        self.resources.push_async_callback(self._step.aclose)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
@@ -38,11 +39,6 @@ class Local(Runtime[LocalSettings]):
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer as it comes; scores come in one piece."""
         return self._single(request) if _has_choices(request) else self._step.stream(request)
-
-    async def unload(self) -> bool:
-        """Free the weights."""
-        await self._step.aclose()
-        return True
 
 
 def _has_choices(request: InferenceRequest) -> bool:

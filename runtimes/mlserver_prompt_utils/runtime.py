@@ -24,10 +24,10 @@ class PromptRuntime(Runtime[PromptRuntimeSettings]):
 
     async def load(self) -> bool:
         """Read the prompt, then wait for the LLM."""
-        folder = settings_folder(self.settings)
-        self.config.catalog(folder)
+        prompts = self.config.catalog(settings_folder(self.settings))
         llm = await bind_llm(self.config, self.settings, self.registry)
-        self._step = ChatStep(self, V2Backend(llm), self.config, llm.name, folder)
+        self._step = ChatStep(self, V2Backend(llm), self.config, prompts, llm.name)
+        self.resources.push_async_callback(self._step.aclose)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
@@ -37,8 +37,3 @@ class PromptRuntime(Runtime[PromptRuntimeSettings]):
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer as it comes."""
         return self._step.stream(request)
-
-    async def unload(self) -> bool:
-        """Give back the connections to the LLM."""
-        await self._step.aclose()
-        return True
