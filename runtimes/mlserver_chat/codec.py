@@ -10,7 +10,6 @@
 One message is always plain text, also when it looks like JSON. A missing `type` means text.
 """
 
-import json
 from collections.abc import Sequence
 from typing import cast
 
@@ -18,7 +17,7 @@ from mlserver.types import ResponseOutput
 
 from .errors import InvalidInput
 from .messages import Message, Part
-from .tensors import Json, Tensors, dumps, json_object, optional_text, required_text, text_output
+from .tensors import Json, Tensors, dumps, json_object, loads, optional_text, required_text, text_output
 
 CHAT_TENSORS = ("role", "content", "type", "tool_calls", "tool_call_id")
 """The tensors that spell messages."""
@@ -105,7 +104,7 @@ def _json_list(text: str) -> list[str] | None:
     if not text.startswith("["):
         return None
     try:
-        value = json.loads(text)
+        value = loads(text)
     except (ValueError, RecursionError):
         return None
     items = cast(list[Json], value)

@@ -179,12 +179,27 @@ def json_object(text: str, where: str) -> dict[str, Json]:
         InvalidInput: not JSON, or not an object. `where` names the tensor or key in the sentence.
     """
     try:
-        value = json.loads(text)
+        value = loads(text)
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{where} holds half of a surrogate pair; expected text") from None
     except (ValueError, RecursionError):
         raise InvalidInput(f"{where} is not JSON; expected a JSON object") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"{where} is {_kind(value)} in JSON; expected a JSON object")
     return cast(dict[str, Json], value)
+
+
+def loads(text: str) -> Json:
+    """JSON to a value that can be written again.
+
+    Raises:
+        ValueError: not JSON; as UnicodeEncodeError, an escape that spells half of a surrogate pair, which UTF-8 lacks.
+        RecursionError: nested too deeply.
+    """
+    value = json.loads(text)
+    if "\\u" in text:
+        dumps(value).encode("utf-8")
+    return value
 
 
 def dumps(value: Json) -> str:

@@ -124,6 +124,18 @@ def test_elements_that_are_no_text_are_refused(data: Any, shape: list[int], name
     assert names in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"history": ['{"role": "user", "content": [{"type": "text", "value": "\\ud800"}]}']},
+        {"role": ["user", "user"], "content": ['["\\udc00"]', '["b"]'], "type": ['["text"]', '["text"]']},
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_in_json_too(tensors: dict[str, list[str]]) -> None:
+    with pytest.raises(InvalidInput):
+        read_conversation(tensors_of({"tensors": tensors}))
+
+
 def test_numbers_are_not_text() -> None:
     numbers = RequestInput.model_validate({"name": "content", "datatype": "INT64", "shape": [1], "data": [1]})
     with pytest.raises(InvalidInput, match="datatype INT64; expected BYTES"):
