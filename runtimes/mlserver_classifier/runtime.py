@@ -1,5 +1,7 @@
 """The classifier: a conversation in, exactly one route out."""
 
+import asyncio
+
 from mlserver import ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
 
@@ -33,12 +35,15 @@ class Classifier(Runtime[ClassifierSettings]):
         """Compile the patterns, and find the LLM or build the user's scorer."""
         self._fields = FieldFinder(self.config.fields)
         self._scorer = await self._build_scorer()
+        self.resources.push_async_callback(self._scorer.aclose)
         return True
 
     async def _build_scorer(self) -> Scorer:
-        if self.config.scorer != LOGPROB:
-            return import_scorer(self.config.scorer, settings_folder(self.settings), self.config.scorer_settings)
-        return LogprobScorer(await bind_llm(self.config, self.settings, self.registry), self.config.routes)
+        config = self.config
+        if config.scorer == LOGPROB:
+            return LogprobScorer(await bind_llm(config, self.settings, self.registry), config.routes)
+        folder = settings_folder(self.settings)
+        return await asyncio.to_thread(import_scorer, config.scorer, folder, config.scorer_settings)
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
         """Read the conversation, score the routes, decide, look for the fields."""
@@ -53,11 +58,6 @@ class Classifier(Runtime[ClassifierSettings]):
         decision = decide(self.config.labels, probabilities, self.config.threshold, self.config.default_route)
         fields = await self._fields.find(user_texts, decision.label)
         return self.response([*handed_on, *_outputs(decision, fields)])
-
-    async def unload(self) -> bool:
-        """Give back what the scorer holds."""
-        await self._scorer.aclose()
-        return True
 
 
 def _outputs(decision: Decision, fields: dict[str, str]) -> list[ResponseOutput]:
