@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
 from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
-from .errors import ChatError, InternalError, InvalidInput
+from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .settings import Settings, load_settings
 from .siblings import find_registry
 from .streams import closing
@@ -22,6 +22,13 @@ ConfigT = TypeVar("ConfigT", bound=Settings)
 def text_metadata(*names: str) -> list[MetadataTensor]:
     """Metadata of text tensors."""
     return [MetadataTensor(name=name, datatype=Datatype.BYTES, shape=[-1, 1]) for name in names]
+
+
+def _refuse_batching(settings: ModelSettings) -> None:
+    """MLServer's adaptive batching puts the tensors of several requests into one."""
+    size = settings.max_batch_size
+    if size > 1:
+        raise SettingsError(f"model '{settings.name}': 'max_batch_size' {size} would mix conversations; expected 0")
 
 
 class Runtime(MLModel, Generic[ConfigT]):
@@ -38,6 +45,7 @@ class Runtime(MLModel, Generic[ConfigT]):
 
     def __init__(self, settings: ModelSettings):
         super().__init__(settings)
+        _refuse_batching(settings)
         self.config = cast(ConfigT, load_settings(self.settings_class, settings))
         self.registry = find_registry()
         self.resources = AsyncExitStack()
