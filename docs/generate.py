@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -35,8 +35,10 @@ def nested_class(annotation: Any) -> type[BaseModel] | None:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as people write it."""
+    """A type as people write it, without its validators."""
     arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return type_name(arguments[0])
     if annotation is SecretStr:
         return "secret"
     if annotation is type(None):

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from mlserver_chat import InvalidInput, Message, SettingsError, UpstreamFailed
 from mlserver_chat.codec import encode_history
 from mlserver_chat.tensors import as_input, text_input
 from mlserver_classifier import Classifier
-from support import Server, outputs, text
+from support import ROOT, Server, outputs, text
 
 ROUTES = [{"name": "status", "description": "asks for a status"}, {"name": "support", "description": "the rest"}]
 FIELDS = {"issue_number": {"pattern": r"#\d+", "routes": ["status"]}}
@@ -156,6 +158,17 @@ async def test_a_scorer_of_the_users_takes_the_place_of_the_llm() -> None:
     assert labels_of(await model.predict(request("support"))) == ["support"]
 
 
+async def test_the_scorer_of_the_documentation_works(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "classifier.md").read_text(encoding="utf-8")
+    code, settings = re.search(r"```python\n(.*?)```.*?```json\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
+    (tmp_path / "keywords.py").write_text(code, encoding="utf-8")
+    parameters = ModelParameters(extra={"routes": ROUTES, **json.loads(settings)}, uri=str(tmp_path))
+    model = Classifier(ModelSettings(name="c", implementation=Classifier, parameters=parameters))
+    assert await model.load()
+    assert labels_of(await model.predict(request("my ticket?"))) == ["status"]
+    assert labels_of(await model.predict(request("help!"))) == ["support"]
+
+
 async def test_below_the_threshold_the_default_route_is_chosen_with_its_own_score() -> None:
     model = await loaded(FAKE | {"threshold": 0.95, "default_route": "support"})
     response = await model.predict(request("status"))
@@ -218,6 +231,11 @@ async def test_many_at_once_do_not_mix() -> None:
     for index, (label, answer) in enumerate(zip(wanted, answers, strict=True)):
         field = next(output for output in answer.outputs if output.name == "issue_number")
         assert field.data.root[0].decode() == (f"#{index}" if label == "status" else "")
+
+
+async def test_batching_would_mix_conversations_and_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'max_batch_size' 4 would mix conversations"):
+        await loaded(FAKE, max_batch_size=4)
 
 
 async def test_no_user_message_is_refused_before_the_llm_is_asked() -> None:

@@ -178,8 +178,8 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         f"{EXTRA}.llm",
         "the model itself",
     ),
-    ({REMEMBER: changed(MEMORY, cache_enabled=True)}, "error", REMEMBER, EXTRA, "'cache_enabled'"),
-    ({REMEMBER: changed(MEMORY, max_batch_size=8)}, "error", REMEMBER, EXTRA, "'max_batch_size' 8"),
+    ({REMEMBER: changed(MEMORY, cache_enabled=True)}, "error", REMEMBER, "", "'cache_enabled'"),
+    ({REMEMBER: changed(MEMORY, max_batch_size=8)}, "error", REMEMBER, "", "'max_batch_size' 8"),
     (
         {CLASSIFY: changed(CLASSIFIER, max_batch_time=0.1)},
         "warning",

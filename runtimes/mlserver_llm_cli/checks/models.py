@@ -92,9 +92,9 @@ def _check_runtime(
     try:
         implementation(settings)
     except ChatError as failure:
-        yield error(model.path, _EXTRA, str(failure).removeprefix(f"model '{settings.name}': "))
+        yield error(model.path, "", str(failure).removeprefix(f"model '{settings.name}': "))
     except Exception as failure:
-        yield error(model.path, _EXTRA, f"the model can't be built from these settings: {type(failure).__name__}")
+        yield error(model.path, "", f"the model can't be built from these settings: {type(failure).__name__}")
 
 
 def _check_config(model: CheckedModel, settings: ModelSettings, config: Settings) -> Iterator[Finding]:
