@@ -192,6 +192,11 @@ class OpenAIServer:
         """Answer the next requests with these."""
         self._script.extend(replies)
 
+    def reset(self) -> None:
+        """Forget the script and what was received."""
+        self._script.clear()
+        self.received.clear()
+
     def serve(self) -> None:
         """Serve until `stop`, or until interrupted when called in the main thread."""
         self._server.run(sockets=[self._socket])
