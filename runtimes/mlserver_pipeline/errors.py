@@ -23,6 +23,14 @@ class StepTimeout(Exception):
     """A step did not answer in time."""
 
 
+class RpcFailed(Exception):
+    """A step's server answered with this gRPC code, in Go's spelling, and this sentence."""
+
+    def __init__(self, code: str, sentence: str):
+        super().__init__(sentence)
+        self.code = code
+
+
 def step_error(step: str, error: Exception) -> str:
     """The text of a step's error: `<step> : rpc error: code = <gRPC code> desc = <sentence>`.
 
@@ -30,6 +38,8 @@ def step_error(step: str, error: Exception) -> str:
     """
     if isinstance(error, StepTimeout):
         return rpc_error(step, "DeadlineExceeded", "context deadline exceeded")
+    if isinstance(error, RpcFailed):
+        return rpc_error(step, error.code, str(error))
     code = _GRPC_CODES.get(int(error.status_code), "Unknown") if isinstance(error, MLServerError) else "Internal"
     return rpc_error(step, code, str(error))
 

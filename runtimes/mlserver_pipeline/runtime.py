@@ -16,6 +16,7 @@ from .calls import SameProcessSteps, can_stream
 from .endpoint import gateway_response
 from .engine import Engine
 from .loading import load_graphs
+from .remote import MixedSteps, remote_steps
 from .runner import Runner, entry_headers
 from .settings import PipelineSettings
 from .streaming import streamed_steps
@@ -45,21 +46,27 @@ class Pipeline(Runtime[PipelineSettings]):
                 f"model '{self.name}': a pipeline can't run in a worker process; "
                 'set "parallel_workers": 0 in settings.json or in the pipeline\'s model-settings.json'
             )
-        steps = {step for graph in self._graphs for step in graph.steps}
-        timeout = self.config.load_timeout
+        steps = sorted({step for graph in self._graphs for step in graph.steps})
+        remote = remote_steps(self.config.models, steps, self.config.step_timeout)
         models = await asyncio.gather(
-            *(wait_for_model(self.registry, step, self.settings, timeout) for step in sorted(steps))
+            *(
+                wait_for_model(self.registry, step, self.settings, self.config.load_timeout)
+                for step in steps
+                if step not in remote
+            )
         )
         streaming = {model.name for model in models if can_stream(model)}
         streamed = {graph.name: streamed_steps(graph, streaming) for graph in self._graphs}
-        calls = SameProcessSteps(data_plane, self.config.step_timeout)
-        self._runner = Runner(Engine(self._graphs, calls), streamed, calls.stream, self.config.trace_values)
+        here = SameProcessSteps(data_plane, self.config.step_timeout)
+        self._steps = MixedSteps(remote, here)
+        self._runner = Runner(Engine(self._graphs, self._steps), streamed, here.stream, self.config.trace_values)
         return True
 
     async def unload(self) -> bool:
         """Let the requests that are on their way come to their end."""
         if self.ready:
             await self._runner.aclose()
+            await self._steps.aclose()
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:

@@ -10,6 +10,9 @@ class PipelineSettings(Settings):
 
     manifest: str | list[str]
     """Manifest file, or several, relative to `model-settings.json`. Pipelines loaded together can read one another."""
+    models: str | dict[str, str] = {}
+    """Where the steps are, if not in this process: the base URL of a V2 server (`http://host:port` or
+    `grpc://host:port`) for all of them, or one for each of some."""
     load_timeout: float = Field(default=60.0, gt=0)
     """Seconds to wait while loading for the models that are steps."""
     step_timeout: float = Field(default=120.0, gt=0)

@@ -44,7 +44,20 @@ def message_from_request(request: InferenceRequest) -> Message:
     )
 
 
-def _entry_tensor(tensor: RequestInput) -> Tensor:
+def message_from_rest(response: InferenceResponse) -> Message:
+    """A step's response as it arrives over REST, made into what gRPC would have brought.
+
+    Raises:
+        InvalidInput: as `message_from_request`.
+    """
+    return Message(
+        response.id or "",
+        _carried_parameters(response.parameters),
+        tuple(_entry_tensor(output) for output in response.outputs),
+    )
+
+
+def _entry_tensor(tensor: RequestInput | ResponseOutput) -> Tensor:
     datatype = Datatype(tensor.datatype).value
     flat = list(_flat(tensor.data.root))
     if datatype == "BYTES":

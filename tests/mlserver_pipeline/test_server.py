@@ -1,7 +1,7 @@
 """The pipeline in a real MLServer, over models that are no runtimes of this suite."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ import pytest
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
+from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
+from mlserver_pipeline.errors import step_error
+from mlserver_pipeline.messages import Message, Tensor
+from mlserver_pipeline.remote import RemoteSteps, remote_steps
 from pipeline_lab import manifest_text
 from support import Server, free_ports, outputs, start_mlserver, text
 
@@ -33,13 +37,14 @@ class Upper(MLModel):
 
     async def predict(self, payload):
         element = payload.inputs[0].data.root[0]
-        if element == b"fail":
+        word = element if isinstance(element, str) else element.decode()
+        if word == "fail":
             raise MLServerError("no such word", 422)
-        if element == b"crash":
+        if word == "crash":
             raise RuntimeError("crashed")
         came = payload.parameters.headers
         seen = f"{type(element).__name__} {came.get('x-color')} {came.get('x-request-id')}"
-        word = element.decode().upper()
+        word = word.upper()
         outputs = [StringCodec.encode_output(name, [word]) for name in ("text", word[0].lower())]
         outputs.append(StringCodec.encode_output("seen", [seen]))
         parameters = Parameters(headers={"x-upper": "yes", "not-passed": "1"}, tone="loud")
@@ -176,6 +181,50 @@ def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
             stub.ModelInfer(request(b"fail"))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
     assert "upper : rpc error: code = FailedPrecondition desc = no such word" in str(refused.value)
+
+
+@pytest.fixture
+async def elsewhere(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[RemoteSteps]:
+    uri = {"rest": server.url, "grpc": f"grpc://127.0.0.1:{server.grpc_port}", "nobody": "http://127.0.0.1:9"}
+    steps = RemoteSteps(uri[request.param], 10)
+    yield steps
+    await steps.aclose()
+
+
+def word(data: bytes) -> Message:
+    return Message("id", {"tone": 7}, (Tensor("word", "BYTES", (1,), [data], {"content_type": "str"}),))
+
+
+@pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
+async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere: RemoteSteps) -> None:
+    answer, headers = await elsewhere("upper", word(b"hey"), {"x-request-id": "r", "x-color": "red"})
+    text, _, seen = answer.tensors
+    assert (text.name, text.data, text.shape) == ("text", [b"HEY"], (1, 1)) and text.parameters["content_type"] == "str"
+    assert seen.data[0].endswith(b" red r") and answer.parameters["tone"] == "loud"
+    assert headers["x-upper"] == "yes" and "not-passed" not in headers
+
+
+@pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
+async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere: RemoteSteps) -> None:
+    for step, data, code in (("upper", b"fail", "FailedPrecondition desc = no such word"), ("none", b"x", "NotFound")):
+        with pytest.raises(Exception) as refused:
+            await elsewhere(step, word(data), {})
+        assert step_error(step, refused.value).startswith(f"{step} : rpc error: code = {code}")
+
+
+@pytest.mark.parametrize("elsewhere", ["rest", "nobody"], indirect=True)
+async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(elsewhere: RemoteSteps) -> None:
+    with pytest.raises((UpstreamFailed, NotReachable)):
+        await elsewhere("upper", word(b"\xff"), {})
+        await elsewhere("upper", word(b"x"), {})
+
+
+def test_a_uri_of_no_server_and_a_name_of_no_step_are_refused() -> None:
+    for models, reason in (("ftp://x", "begins with none of"), ({"b": "http://x"}, "'b', which is no step")):
+        with pytest.raises(SettingsError, match=reason):
+            remote_steps(models, ["a"], 1)
+    shared = remote_steps("grpc://x:1", ["a", "b"], 1)
+    assert shared["a"] is shared["b"]
 
 
 def test_steps_count_in_mlservers_metrics(server: Server) -> None:

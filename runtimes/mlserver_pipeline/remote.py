@@ -1,0 +1,145 @@
+"""Calling steps that other servers serve: any V2 server, by gRPC as Core 2 does, or by REST."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import grpc
+import httpx2
+from mlserver.errors import MLServerError
+from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+from mlserver.types import InferenceResponse
+
+from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
+
+from .engine import Call
+from .errors import RpcFailed, StepTimeout
+from .messages import Message
+from .wire import message_from_response, message_from_rest, request_for_step
+
+
+class RemoteSteps:
+    """Calls the steps of one server.
+
+    Args:
+        uri: `grpc://host:port`, or the base URL of a REST server.
+        timeout: seconds for one call.
+    """
+
+    def __init__(self, uri: str, timeout: float):
+        self._timeout = timeout
+        self._call: Call = self._grpc if uri.startswith("grpc://") else self._rest
+        self._uri = uri.rstrip("/")
+        self._channel: grpc.aio.Channel | None = None
+        self._http: httpx2.AsyncClient | None = None
+
+    async def __call__(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> tuple[Message, Mapping[str, str]]:
+        """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
+        return await self._call(step, message, headers)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._channel is not None:
+            await self._channel.close()
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def _grpc(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        self._channel = self._channel or grpc.aio.insecure_channel(
+            self._uri.removeprefix("grpc://"),
+            [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+        )
+        request = request_for_step(message, {})
+        metadata = [*headers.items(), ("seldon-model", step)]
+        stub: Any = cast(Any, GRPCInferenceServiceStub)(self._channel)
+        sent = ModelInferRequestConverter.from_types(request, step)
+        try:
+            call: Any = stub.ModelInfer(sent, metadata=metadata, timeout=self._timeout)
+            answer: Any = await call
+            trailing: list[tuple[str, str]] = list(await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            raise RpcFailed(_go_name(error.code()), error.details() or "") from None
+        response = ModelInferResponseConverter.to_types(answer)
+        return message_from_response(response), {key: value for key, value in trailing if key.startswith("x-")}
+
+    async def _rest(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        self._http = self._http or httpx2.AsyncClient(timeout=self._timeout)
+        body = request_for_step(message, {}).model_dump(exclude_none=True)
+        body.get("parameters", {}).pop("headers", None)
+        try:
+            answer = await self._http.post(
+                f"{self._uri}/v2/models/{step}/infer",
+                content=json.dumps(body, default=_text).encode("utf-8"),
+                headers={**headers, "content-type": "application/json"},
+            )
+        except UnicodeDecodeError:
+            raise UpstreamFailed("a tensor holds bytes that REST can't carry; give the server as 'grpc://…'") from None
+        except httpx2.ConnectError:
+            raise NotReachable(f"the server of '{step}' can't be reached") from None
+        except httpx2.TimeoutException:
+            raise StepTimeout from None
+        except httpx2.HTTPError:
+            raise UpstreamFailed(f"the connection to '{step}' broke") from None
+        if not answer.is_success:
+            raise MLServerError(_sentence(answer), answer.status_code)
+        try:
+            response = InferenceResponse.model_validate_json(answer.content)
+        except ValueError:
+            raise UpstreamFailed(f"'{step}' answered with something that is not a V2 response") from None
+        return message_from_rest(response), {key: value for key, value in answer.headers.items() if key[:2] == "x-"}
+
+
+class MixedSteps:
+    """Calls some steps on other servers and the rest as `others` does."""
+
+    def __init__(self, remote: Mapping[str, RemoteSteps], others: Call):
+        self._remote = remote
+        self._others = others
+
+    async def __call__(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> tuple[Message, Mapping[str, str]]:
+        """The step's answer; the engine's `Call`."""
+        return await self._remote.get(step, self._others)(step, message, headers)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(remote.aclose() for remote in set(self._remote.values())))
+
+
+def remote_steps(models: str | Mapping[str, str], steps: Sequence[str], timeout: float) -> dict[str, RemoteSteps]:
+    """The servers of those `steps` that are elsewhere, by the setting `models`; one connection a server.
+
+    Raises:
+        SettingsError: a URI that is neither http nor gRPC, or a name that is no step.
+    """
+    uris = dict.fromkeys(steps, models) if isinstance(models, str) else models
+    for step, uri in uris.items():
+        if not uri.startswith(("http://", "https://", "grpc://")):
+            raise SettingsError(f"'models' gives '{step}' a URI that begins with none of http://, https://, grpc://")
+        if step not in steps:
+            raise SettingsError(f"'models' names '{step}', which is no step; expected one of {', '.join(steps)}")
+    servers = {uri: RemoteSteps(uri, timeout) for uri in uris.values()}
+    return {step: servers[uri] for step, uri in uris.items()}
+
+
+def _go_name(code: grpc.StatusCode) -> str:
+    """`INVALID_ARGUMENT` as Core 2, which is written in Go, prints it: `InvalidArgument`."""
+    return code.name.title().replace("_", "")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    raise TypeError(type(value).__name__)
+
+
+def _sentence(answer: httpx2.Response) -> str:
+    try:
+        return str(cast(Mapping[str, Any], answer.json())["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered with status {answer.status_code}"
