@@ -212,6 +212,21 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "did you mean 'allow_origin",
     ),
     ({"settings.json": {"parallel_workers": 0}}, "warning", "settings.json", "debug", "'debug' is on"),
+    ({"own/mine.py": "raise SystemExit(0)"}, "error", "own/model-settings.json", "implementation", "SystemExit"),
+    (
+        {"settings.json": {"debug": False}},
+        "error",
+        "chat/model-settings.json",
+        "parallel_workers",
+        "a pipeline can't run in a worker process",
+    ),
+    (
+        {"settings.json": {"debug": False}, CLASSIFY: changed(CLASSIFIER, parallel_workers=0)},
+        "error",
+        ANSWER,
+        "parallel_workers",
+        "'classify' runs in the main process",
+    ),
     ({"answer/prompt.json": "{"}, "error", "answer/prompt.json", "", "not JSON"),
     (
         {"answer/prompt.json": changed(PROMPT, legend={"other": {}})},

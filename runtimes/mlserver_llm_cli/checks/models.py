@@ -32,6 +32,9 @@ class CheckedModel:
     path: Path
     findings: list[Finding] = field(default_factory=list[Finding])
     settings: ModelSettings | None = None
+    """MLServer's settings of the model, where it can read them."""
+    config: Settings | None = None
+    """The settings of its runtime, where it is one of the suite and they are valid."""
     files: set[Path] = field(default_factory=set[Path])
     """Its prompts and manifests."""
 
@@ -64,7 +67,7 @@ def _check_implementation(model: CheckedModel, settings: ModelSettings) -> Itera
     name = settings.implementation_
     try:
         implementation = cast(object, settings.implementation)
-    except Exception as failure:  # a module of the user's may raise anything while it is imported
+    except (Exception, SystemExit) as failure:  # a module of the user's may do anything while it is imported
         yield error(model.path, "implementation", f"'implementation' {name} can't be imported: {_why(failure)}")
         return
     if not isinstance(implementation, type) or not issubclass(implementation, MLModel):
@@ -85,7 +88,8 @@ def _check_runtime(
         yield error(model.path, key, sentence)
     if faults:
         return
-    found = [*_check_config(model, settings, load_settings(implementation.settings_class, settings))]
+    model.config = load_settings(implementation.settings_class, settings)
+    found = list(_check_config(model, settings, model.config))
     yield from found
     if any(finding.level == "error" for finding in found):
         return
@@ -128,7 +132,7 @@ def _check_llm(path: Path, name: str, config: SiblingSettings, siblings: set[str
         )
 
 
-def _why(failure: Exception) -> str:
+def _why(failure: BaseException) -> str:
     """The text of errors that speak of code; of others only the kind, since it may hold anything."""
     known = isinstance(failure, ImportError | SyntaxError | AttributeError | NameError)
     # What MLServer raises for a class that the module lacks.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import server
+from .between import check_names, check_processes
 from .findings import Finding, error
 from .manifests import check_manifest, is_manifest
 from .models import FILE_NAME, CheckedModel, check_model
@@ -70,7 +71,7 @@ def _check_file(path: Path, report: Report) -> list[Finding]:
     if path.name == FILE_NAME:
         return _checked(path, report).findings
     if path.name == server.FILE_NAME:
-        return list(check_server_settings(path.parent))
+        return check_server_settings(path.parent)[1]
     if path.suffix in _YAML:
         report.manifests.add(path.resolve())
         return check_manifest(path)
@@ -80,11 +81,13 @@ def _check_file(path: Path, report: Report) -> list[Finding]:
 
 def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
     models = [_checked(path, report) for path in _files(folder, FILE_NAME)]
-    if models:
-        yield from check_server_settings(folder)
     for model in models:
         yield from model.findings
-    yield from _same_names(models)
+    if models:
+        settings, findings = check_server_settings(folder)
+        yield from findings
+        yield from check_names(models)
+        yield from check_processes(models, settings.parallel_workers if settings else 0)
     loose = [path for path in _files(folder, "*.json") if is_prompt(path)]
     loose += [path for path in _files(folder, "*.y*ml") if is_manifest(path)]
     for path in loose:
@@ -107,17 +110,6 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     """The files that MLServer finds: at any depth, not in hidden folders, through links."""
     found = glob.glob(os.path.join(glob.escape(str(folder)), "**", pattern), recursive=True)
     return [Path(name) for name in sorted(found)]
-
-
-def _same_names(models: Sequence[CheckedModel]) -> Iterator[Finding]:
-    first: dict[tuple[str, str | None], Path] = {}
-    for model in models:
-        if model.settings is None:
-            continue
-        key = (model.settings.name, model.settings.version)
-        other = first.setdefault(key, model.path)
-        if other is not model.path:
-            yield error(model.path, "name", f"'name' is '{key[0]}', as in {other}; MLServer would serve one of the two")
 
 
 def _misspelt_files(folder: Path) -> Iterator[Finding]:

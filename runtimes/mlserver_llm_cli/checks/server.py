@@ -13,30 +13,28 @@ from .jsonfiles import read_object, wrong_values
 FILE_NAME = "settings.json"
 
 
-def check_server_settings(folder: Path) -> Iterator[Finding]:
-    """The faults of the `settings.json` of a model repository, and of one that it lacks."""
+def check_server_settings(folder: Path) -> tuple[Settings | None, list[Finding]]:
+    """The server's settings as MLServer would have them, None where it would refuse them; and what is wrong with the
+    `settings.json` of this model repository, or with having none."""
     path = folder / FILE_NAME
     content: dict[str, Any] | None = {}
+    findings: list[Finding] = []
     if path.exists():
         content, findings = read_object(path)
-        yield from findings
     if content is None:
-        return
-    yield from _unknown(path, "", content, {*Settings.model_fields, *Settings.__private_attributes__})
+        return None, findings
+    findings += _unknown(path, "", content, {*Settings.model_fields, *Settings.__private_attributes__})
     cors = content.get("cors_settings")
     if isinstance(cors, dict):
-        yield from _unknown(path, "cors_settings", cast(dict[str, Any], cors), set(CORSSettings.model_fields))
+        findings += _unknown(path, "cors_settings", cast(dict[str, Any], cors), set(CORSSettings.model_fields))
     try:
         settings = Settings.model_validate(content)
     except ValidationError as failure:
-        yield from wrong_values(path, failure)
-        return
+        return None, findings + wrong_values(path, failure)
     if settings.debug:
-        yield warning(
-            path,
-            "debug",
-            "'debug' is on, as it is unless it is set to false: an error 500 shows its traceback to the caller",
-        )
+        sentence = "'debug' is on, as it is unless it is set to false: an error 500 shows its traceback to the caller"
+        findings.append(warning(path, "debug", sentence))
+    return settings, findings
 
 
 def _unknown(path: Path, prefix: str, content: dict[str, Any], known: set[str]) -> Iterator[Finding]:
