@@ -16,7 +16,11 @@ MODELS: dict[str, dict[str, Any]] = {
 SERVER: dict[str, Any] = yaml.safe_load((MANIFESTS / "server.yaml").read_text(encoding="utf-8"))
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "pipelines/support-chat.yaml").read_text(encoding="utf-8"))
 
-KEPT_BY_THE_AGENT = {"name", "platform", "versions", "parallel_workers", "implementation", "parameters"}
+KEPT_BY_THE_AGENT = {
+    *("name", "platform", "versions", "parallel_workers", "implementation", "parameters"),
+    *("inputs", "outputs"),
+}
+KEPT_OF_A_TENSOR = {"name", "shape", "datatype"}
 KEPT_PARAMETERS = {"uri", "version", "format", "content_type", "extra", "environment_tarball"}
 
 
@@ -48,6 +52,8 @@ def test_core_2s_agent_strips_nothing_of_the_settings(name: str) -> None:
     settings = settings_of(name)
     assert set(settings) <= KEPT_BY_THE_AGENT
     assert set(settings.get("parameters", {})) <= KEPT_PARAMETERS
+    for tensor in [*settings.get("inputs", []), *settings.get("outputs", [])]:
+        assert set(tensor) <= KEPT_OF_A_TENSOR
 
 
 def test_the_memory_models_take_their_database_from_the_secret() -> None:
