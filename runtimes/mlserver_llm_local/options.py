@@ -36,6 +36,13 @@ class GenerationOptions(BaseModel):
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] = "auto"
 
+    @field_validator("max_tokens")
+    @classmethod
+    def _some_tokens(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("expected at least 1, or -1 for as many as the context holds")
+        return value
+
     @field_validator("stop", mode="before")
     @classmethod
     def _as_list(cls, value: Any) -> Any:

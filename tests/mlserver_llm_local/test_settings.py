@@ -1,0 +1,66 @@
+"""Settings of the local runtime: the LLM Module's keys, and no way to run a repository's code."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mlserver import ModelSettings
+from mlserver.settings import ModelParameters
+
+from mlserver_chat import SettingsError, load_settings
+from mlserver_llm_local.settings import CustomConfig, LocalSettings
+
+
+def load(extra: dict[str, object]) -> LocalSettings:
+    parameters = ModelParameters(extra=extra)
+    settings = ModelSettings(name="m", implementation="mlserver_llm_local.runtime.Local", parameters=parameters)
+    return load_settings(LocalSettings, settings)
+
+
+def with_model(**settings: object) -> dict[str, object]:
+    return {"config": {"model_settings": {"model": ".", **settings}}}
+
+
+def test_the_documented_keys_are_known():
+    settings = load(
+        with_model(load_kwargs={"revision": "main"}, device="cpu", dtype="float16", max_tokens=-1)
+        | {"backend": "transformers", "llm_parameters": {"temperature": 0}}
+    )
+    assert settings.defaults == {"max_tokens": -1}
+
+
+def test_default_generate_kwargs_win_over_max_tokens():
+    assert load(with_model(default_generate_kwargs={"max_tokens": 9})).defaults == {"max_tokens": 9}
+
+
+def test_a_users_backend_gets_its_settings_unchecked():
+    settings = load({"backend": "my_module.MyBackend", "config": {"model_settings": {"anything": 1}}})
+    assert isinstance(settings.config, CustomConfig) and settings.config.model_settings == {"anything": 1}
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({}, "'parameters.extra.config.model_settings' is missing"),
+        ({"config": {"model_settings": {}}}, "'parameters.extra.config.model_settings.model' is missing"),
+        (with_model(modle="x"), "did you mean 'model'?"),
+        ({"backend": "vllm", **with_model()}, "serve the model with vllm's own OpenAI-compatible server"),
+        ({"backend": "deepspeed", **with_model()}, "mlserver_llm_api.LLMRuntime"),
+        ({"backend": "llama", **with_model()}, "expected 'transformers' or a dotted name"),
+        (with_model(load_kwargs={"trust_remote_code": False}), "'trust_remote_code' and 'code_revision' are refused"),
+        (with_model(load_kwargs={"use_safetensors": False}), "'use_safetensors' can't be switched off"),
+        (with_model(load_kwargs={"attn_implementation": "someone/kernel"}), "'attn_implementation' from the Hub"),
+        (with_model(tensor_parallel_size=4), "this backend runs a model on one device"),
+        (with_model(dtype="int3"), "'parameters.extra.config.model_settings.dtype'"),
+        ({"config": {"model_type": "completions", "model_settings": {"model": "."}}}, "should be 'chat.completions'"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
+    with pytest.raises(SettingsError, match=re.escape(sentence)):
+        load(extra)
+
+
+def test_no_file_of_the_suite_lets_a_repository_run_code():
+    for path in Path(__file__).parents[2].glob("runtimes/**/*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"trust_remote_code\W+True|torch\.load\(|pickle\.loads?\(", source), path
