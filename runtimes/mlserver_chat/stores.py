@@ -81,6 +81,10 @@ class MemoryStore(Protocol):
         """The same store seen from another namespace; it shares connections and files, and is not closed."""
         ...
 
+    def namespaces(self) -> AsyncIterator[str]:
+        """All namespaces that hold a conversation, whichever this one is."""
+        ...
+
     async def open(self) -> None:
         """Reach the store, create or upgrade its schema. Idempotent; the other verbs do it where it is still due."""
         ...

@@ -31,6 +31,12 @@ class InMemoryStore:
         scoped._conversations = self._namespaces.setdefault(namespace, {})
         return scoped
 
+    async def namespaces(self) -> AsyncIterator[str]:
+        """All namespaces."""
+        for name, conversations in list(self._namespaces.items()):
+            if any(conversation.messages for conversation in conversations.values()):
+                yield name
+
     async def open(self) -> None:
         """Nothing to open."""
 

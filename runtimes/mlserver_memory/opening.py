@@ -15,7 +15,7 @@ def open_store(settings: MemorySettings) -> MemoryStore:
     if isinstance(config, FileSysSettings):
         from .filesys import FileSysStore
 
-        return FileSysStore(data_folder() / config.path)
+        return FileSysStore(data_folder() / config.path, config.durability)
     try:
         from .sql import SqlStore
     except ModuleNotFoundError:

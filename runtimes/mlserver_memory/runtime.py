@@ -1,32 +1,38 @@
 """The memory runtime: append the messages that came, answer with the window."""
 
+import asyncio
 import logging
+from collections.abc import Sequence
 
 from mlserver import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from mlserver_chat import (
+    InvalidInput,
     MemoryStore,
     Message,
     NotReachable,
     Runtime,
     SettingsError,
+    Window,
     append_key,
     decode_messages,
     encode_messages,
     memory_id_of,
+    settings_folder,
 )
 from mlserver_chat.base import text_metadata
-from mlserver_chat.tensors import passed_through, read_tensors, text_output
+from mlserver_chat.tensors import Tensors, passed_through, read_tensors, text_output
 
+from . import operations
+from .budget import TokenBudget
 from .opening import open_store
+from .requests import namespace_of, operation_of, provenance_of, window_size_of
+from .retention import Retention
 from .settings import MemorySettings
 from .window import shape_window
 
 logger = logging.getLogger(__name__)
-
-_PROVENANCE = ("prompt", "prompt_version", "prompt_hash", "model")
-"""Parameters of an LLM step's response, which Core 2 hands to the step after it."""
 
 
 class ConversationalMemory(Runtime[MemorySettings]):
@@ -36,61 +42,76 @@ class ConversationalMemory(Runtime[MemorySettings]):
     input_tensors = text_metadata("memory_id", "role", "content", "type", "tool_calls", "tool_call_id")
     output_tensors = text_metadata("memory_id", "history", "role", "content", "type")
     _store: MemoryStore
+    _retention: Retention
+    _budget: TokenBudget | None
 
     def __init__(self, settings: ModelSettings):
         super().__init__(settings)
-        _refuse_mixing(settings)
+        _refuse_caching(settings)
 
     async def load(self) -> bool:
         """Open the store; one that is down is answered for with 503 until it is back."""
+        self._budget = await asyncio.to_thread(TokenBudget.load, self.config.config, settings_folder(self.settings))
         self._store = open_store(self.config)
         try:
             await self._store.open()
         except NotReachable as error:
             logger.warning("model '%s' starts without its store: %s", self.name, error)
+        self._retention = Retention(self._store, self.config.config)
         return True
 
     async def unload(self) -> bool:
         """Close the store."""
+        await self._retention.aclose()
         await self._store.aclose()
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """Append what came, if anything, and answer with the window."""
+        """Append what came, if anything, and answer with the window; or do the `operation` that the request names."""
         config, tensors = self.config.config, read_tensors(request.inputs)
-        memory_id = memory_id_of(tensors)
-        messages = decode_messages({name: tensors[name] for name in config.tensor_names if name in tensors})
-        if messages:
-            key = append_key(memory_id, request, self.name, messages)
-            window = await self._store.append(key, messages, config.window_size, _provenance(request))
-        else:
-            window = await self._store.window(memory_id, config.window_size)
-        shown = shape_window(window, config.window_size, config.pin_system)
-        passed = [output for output in passed_through(tensors) if output.name != "memory_id"]
-        outputs = [
-            text_output("memory_id", [memory_id]),
-            text_output("history", [message.record for message in shown]),
-            *self._echo(messages),
-            *passed,
-        ]
+        store = self._store.scope(namespace_of(request, config))
+        chat = {name: tensors[name] for name in config.tensor_names if name in tensors}
+        match operation_of(request, config, bool(chat)):
+            case "append":
+                outputs = await self._append(store, request, tensors, decode_messages(chat))
+            case "window":
+                outputs = await self._window(store, request, tensors)
+            case "delete":
+                outputs = await operations.delete(store, memory_id_of(tensors))
+            case "export":
+                outputs = await operations.export(store, memory_id_of(tensors), request)
+            case _:
+                outputs = await operations.stats(store)
         return self.response(outputs)
 
-    def _echo(self, messages: list[Message]) -> list[ResponseOutput]:
+    async def _append(
+        self, store: MemoryStore, request: InferenceRequest, tensors: Tensors, messages: list[Message]
+    ) -> list[ResponseOutput]:
         if not messages:
-            return []
-        return [output for output in encode_messages(messages) if output.name in self.config.config.output_tensors]
+            raise InvalidInput("tensor 'role' is missing; expected a message to append")
+        memory_id, size = memory_id_of(tensors), window_size_of(request, self.config.config)
+        key = append_key(memory_id, request, self.name, messages)
+        window = await store.append(key, messages, size, provenance_of(request))
+        echo = [each for each in encode_messages(messages) if each.name in self.config.config.output_tensors]
+        return await self._answer(tensors, window, size, echo)
+
+    async def _window(self, store: MemoryStore, request: InferenceRequest, tensors: Tensors) -> list[ResponseOutput]:
+        size = window_size_of(request, self.config.config)
+        return await self._answer(tensors, await store.window(memory_id_of(tensors), size), size, [])
+
+    async def _answer(
+        self, tensors: Tensors, window: Window, size: int, echo: Sequence[ResponseOutput]
+    ) -> list[ResponseOutput]:
+        pin_system = self.config.config.pin_system
+        if self._budget is None:
+            shown = shape_window(window, size, pin_system)
+        else:
+            shown = await asyncio.to_thread(shape_window, window, size, pin_system, self._budget)
+        memory_id, *passed = passed_through(tensors)
+        return [memory_id, text_output("history", [message.record for message in shown]), *echo, *passed]
 
 
-def _provenance(request: InferenceRequest) -> dict[str, str]:
-    values = {name: getattr(request.parameters, name, None) for name in _PROVENANCE}
-    return {name: value for name, value in values.items() if isinstance(value, str) and value}
-
-
-def _refuse_mixing(settings: ModelSettings) -> None:
-    """What would answer one conversation with another, or with an old window, is a load error."""
+def _refuse_caching(settings: ModelSettings) -> None:
+    """The response cache would answer with an old window."""
     if settings.cache_enabled:
         raise SettingsError(f"model '{settings.name}': 'cache_enabled' would answer with an old window; switch it off")
-    if settings.max_batch_size > 1:
-        raise SettingsError(
-            f"model '{settings.name}': 'max_batch_size' {settings.max_batch_size} would mix conversations; expected 0"
-        )

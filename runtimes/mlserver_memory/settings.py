@@ -8,6 +8,11 @@ from mlserver_chat import Secret, Settings
 from mlserver_chat.codec import CHAT_TENSORS
 from mlserver_chat.prompts import PromptUtils
 
+MAX_WINDOW = 10_000
+"""Largest window; more is an export."""
+OPERATIONS = ("append", "window", "delete", "export", "stats")
+"""What a request may ask for by the parameter `operation`."""
+
 _REQUIRED_TENSORS = ("role", "content")
 
 
@@ -18,14 +23,30 @@ class WindowSettings(Settings):
 
     model_type: Literal["chat.completions"] = "chat.completions"
     """Kind of conversation; there is one."""
-    window_size: int = Field(default=10, ge=1)
-    """Messages to return, including the system message."""
+    window_size: int = Field(default=10, ge=1, le=MAX_WINDOW)
+    """Messages to return, including the system message. The request parameter of the same name wins over it."""
     tensor_names: list[str] = ["role", "content", "type"]
     """Tensors stored for each message: of `role`, `content`, `type`, `tool_calls`, `tool_call_id`."""
     output_tensors: list[str] = []
     """Tensors of the message just stored to give back besides `history`; names from `tensor_names`."""
     pin_system: bool = True
     """Keep the newest system message in the window when the window slides past it."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the window may have; older messages are left out. Needs `tokenizer`."""
+    tokenizer: str | None = None
+    """Counts `max_tokens`: a `tokenizer.json`, or the folder that holds it, relative to `model-settings.json`."""
+    namespace: str = ""
+    """Conversations of one namespace are never seen from another."""
+    namespace_header: str | None = Field(default=None, pattern=r"^x-[a-z0-9-]+$")
+    """Name of the `x-*` request header that gives the namespace, e.g. `x-tenant`; a request without it is refused."""
+    ttl: float | None = Field(default=None, gt=0)
+    """Seconds after which a message is removed."""
+    max_messages: int | None = Field(default=None, ge=1)
+    """Messages to keep of each conversation; the newest system message stays besides."""
+    prune_interval: float = Field(default=600.0, gt=0)
+    """Seconds between two removals of what `ttl` and `max_messages` doom."""
+    operations: list[Literal["append", "window", "delete", "export", "stats"]] = list(OPERATIONS)
+    """What requests may ask for by the parameter `operation`."""
 
     @field_validator("tensor_names")
     @classmethod
@@ -39,10 +60,14 @@ class WindowSettings(Settings):
         return names
 
     @model_validator(mode="after")
-    def _echoed_are_stored(self) -> "WindowSettings":
+    def _fits_together(self) -> "WindowSettings":
         for name in self.output_tensors:
             if name not in self.tensor_names:
                 raise ValueError(f"'output_tensors' names '{name}', which 'tensor_names' lacks")
+        if (self.max_tokens is None) != (self.tokenizer is None):
+            raise ValueError("'max_tokens' and 'tokenizer' go together; expected both or none")
+        if self.namespace and self.namespace_header:
+            raise ValueError("'namespace' and 'namespace_header' exclude one another")
         return self
 
 
@@ -51,6 +76,9 @@ class FileSysSettings(WindowSettings):
 
     path: str = "data"
     """Folder of the store, relative to `MLSERVER_LLM_DATA`, else to the working directory."""
+    durability: Literal["commit", "batch", "none"] = "commit"
+    """When a message reaches the disk itself: before it is answered for; within a tenth of a second; or when the
+    operating system likes. A killed server loses nothing in any of them, a power failure does in the latter two."""
 
 
 class SqlSettings(WindowSettings):

@@ -4,19 +4,28 @@ import json
 from collections.abc import Sequence
 
 from mlserver_chat import Message, StoredMessage, Window
+from mlserver_chat.stores import SYSTEM_ROLES
+
+from .budget import TokenBudget
 
 
-def shape_window(window: Window, size: int, pin_system: bool = True) -> list[StoredMessage]:
-    """At most `size` messages, oldest first, that a chat model accepts.
+def shape_window(
+    window: Window, size: int, pin_system: bool = True, budget: TokenBudget | None = None
+) -> list[StoredMessage]:
+    """At most `size` messages within the `budget`, oldest first, that a chat model accepts.
 
     The newest system message stays when the window slides past it (a window of one is the newest message alone).
     A tool result whose call was cut off is left out: a chat model refuses it.
     """
-    messages = list(window.messages)
+    messages = list(window.messages)[-size:]
+    system = next((message for message in reversed(messages) if message.role in SYSTEM_ROLES), window.system)
+    pinned = system if pin_system and size > 1 else None
+    if budget is not None:
+        messages = budget.newest(messages, pinned)
+    if pinned is not None and pinned not in messages:
+        messages = [pinned, *messages[-(size - 1) :]]
     # Sequences have no gaps, so that a whole conversation of n messages ends at n.
     is_cut = bool(messages) and messages[-1].sequence != len(messages)
-    if pin_system and window.system is not None and size > 1:
-        messages = [window.system, *messages[-(size - 1) :]]
     return _without_orphans(messages) if is_cut else messages
 
 

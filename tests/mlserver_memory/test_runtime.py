@@ -1,15 +1,14 @@
 """What the memory model does with requests: over HTTP where the behaviour is MLServer's, else on the model itself."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
-from mlserver.types import InferenceRequest
 
+from memory_requests import ask, contents, said
 from mlserver_chat import ChatError, InvalidInput, SettingsError
 from mlserver_memory import ConversationalMemory
 from support import ROOT, Server, outputs, start_mlserver, text
@@ -17,42 +16,11 @@ from support import ROOT, Server, outputs, start_mlserver, text
 IMPLEMENTATION = "mlserver_memory.ConversationalMemory"
 
 
-def memory_model(name: str = "memory", **extra: Any) -> ConversationalMemory:
-    settings = ModelSettings(
-        name=name, implementation=ConversationalMemory, parameters=ModelParameters(extra={"database": "sql"} | extra)
-    )
-    return ConversationalMemory(settings)
-
-
-@pytest.fixture(params=["filesys", "sql"])
-async def memory(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[ConversationalMemory]:
-    """A loaded model over each kind of store."""
-    monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
-    config = {"url": "sqlite:///memory.db"} if request.param == "sql" else {"path": "files"}
+@pytest.fixture
+async def memory(load: Callable[..., Awaitable[ConversationalMemory]]) -> ConversationalMemory:
+    """A model that stores and echoes every tensor."""
     tensors = ["role", "content", "type", "tool_calls", "tool_call_id"]
-    model = memory_model(database=request.param, config={"tensor_names": tensors, "output_tensors": tensors, **config})
-    await model.load()
-    yield model
-    await model.unload()
-
-
-async def ask(
-    model: ConversationalMemory, /, *inputs: dict[str, object], id: str = "", **parameters: Any
-) -> dict[str, Any]:
-    """The data of each output tensor."""
-    request = InferenceRequest.model_validate({"id": id or None, "inputs": list(inputs), "parameters": parameters})
-    response = await model.predict(request)
-    return {output.name: [each.decode() for each in output.data.root] for output in response.outputs}
-
-
-def said(*contents: str, role: str = "user", memory_id: str = "a") -> list[dict[str, object]]:
-    return [text("memory_id", memory_id), text("role", *[role] * len(contents)), text("content", *contents)]
-
-
-def contents(answer: dict[str, Any]) -> list[str]:
-    return [part["value"] for message in answer["history"] for part in json.loads(message)["content"]]
+    return await load(tensor_names=tensors, output_tensors=tensors)
 
 
 async def test_the_window_holds_the_newest_messages_with_the_new_one(memory: ConversationalMemory) -> None:

@@ -24,8 +24,9 @@ TEXTS = (
 
 async def the_window_ends_with_what_was_appended(store: MemoryStore) -> None:
     memory_id = fresh_id()
-    for number in range(12):
-        window = await say(store, memory_id, user(str(number)), size=5)
+    for number in range(11):
+        await say(store, memory_id, user(str(number)), size=5)
+    window = await say(store, memory_id, user("11"), size=5)
     assert texts(window) == ["7", "8", "9", "10", "11"]
     assert [message.sequence for message in window.messages] == [8, 9, 10, 11, 12]
 

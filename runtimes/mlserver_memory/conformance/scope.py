@@ -44,3 +44,12 @@ async def a_scope_of_a_scope_is_that_namespace(store: MemoryStore) -> None:
     name, memory_id = fresh_id(), fresh_id()
     await say(store.scope("other").scope(name), memory_id, user("a"))
     assert texts(await store.scope(name).window(memory_id, 10)) == ["a"]
+
+
+async def every_namespace_with_a_conversation_is_named(store: MemoryStore) -> None:
+    full, empty = fresh_id(), fresh_id()
+    await say(store.scope(full), "a", user("a"))
+    await store.scope(empty).window("a", 1)
+    names = [name async for name in store.scope(empty).namespaces()]
+    assert names.count(full) == 1
+    assert empty not in names

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlserver_chat import StoredMessage, Window
 
-from .files import sync_folder
+from .durability import Durability
 from .keys import KeyIndex
 from .records import Header, Record, RecordFile, header_line
 
@@ -43,6 +43,7 @@ def append(
     messages: Sequence[str],
     size: int,
     provenance: Mapping[str, str],
+    durability: Durability,
 ) -> Window:
     """Append one record, once a `digest`, and return the window that ends at it.
 
@@ -54,6 +55,7 @@ def append(
         messages: elements of the `history` tensor.
         size: of the window.
         provenance: of all messages.
+        durability: makes what was written last.
     """
     is_new = records.size == 0
     if is_new:
@@ -67,9 +69,7 @@ def append(
             return newest_window(records, size, replayed.end)
         record = _next(records, digest, messages, provenance)
         offset = records.append(record.line())
-        records.sync()
-        if is_new:
-            sync_folder(path.parent)
+        durability.written(path, records, is_new)
         index.add(digest, offset, records.size)
         return newest_window(records, size)
     finally:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from mlserver_chat import AppendKey, ConversationInfo, Message, NotReachable, StoredMessage, StoreStats, Window
 from mlserver_chat.identity import hashed
 
 from ..naming import conversation_id
 from .conversation import append, newest_window
+from .durability import Durability
 from .files import reading, remove, replace, writing
 from .pruning import pruned, rewritten
 from .records import Header
@@ -34,10 +35,13 @@ class FileSysStore:
 
     Args:
         root: the folder; made when absent.
+        durability: when a message reaches the disk itself: before it is answered for, within a tenth of a second, or
+            when the operating system likes.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, durability: Literal["commit", "batch", "none"] = "commit"):
         self._root = root
+        self._durability = Durability(durability)
         self._namespace = ""
         self._threads = ThreadPoolExecutor(_THREADS, "memory-files")
         self._damage: list[str] = []
@@ -47,6 +51,11 @@ class FileSysStore:
         scoped = object.__new__(FileSysStore)
         scoped.__dict__.update(self.__dict__, _namespace=namespace)
         return scoped
+
+    async def namespaces(self) -> AsyncIterator[str]:
+        """All namespaces."""
+        for name in await self._run(self._namespaces):
+            yield name
 
     async def open(self) -> None:
         """Make the folder."""
@@ -59,10 +68,11 @@ class FileSysStore:
         """Append one record, once a key."""
         path, names = self._path(key.memory_id), (self._namespace, key.memory_id)
         lines = [message.to_history() for message in messages]
+        produced = dict(provenance or {})
 
         def write() -> Window:
             with writing(path, self._report) as records:
-                return append(path, records, names, key.digest, lines, size, dict(provenance or {}))
+                return append(path, records, names, key.digest, lines, size, produced, self._durability)
 
         return await self._run(write)
 
@@ -129,6 +139,7 @@ class FileSysStore:
     async def aclose(self) -> None:
         """Finish what was begun."""
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._durability.close)
 
     @property
     def _folder(self) -> Path:
@@ -140,6 +151,18 @@ class FileSysStore:
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("??/*.log"))
+
+    def _namespaces(self) -> list[str]:
+        """Read from the first readable conversation of each folder."""
+        found: list[str] = []
+        for folder in sorted(self._root.glob("*")):
+            for path in folder.glob("??/*.log"):
+                with reading(path, self._report) as records:
+                    header = records.header() if records is not None else None
+                if header is not None:
+                    found.append(header.namespace)
+                    break
+        return found
 
     def _infos(self, paths: Sequence[Path]) -> list[ConversationInfo | None]:
         return [self._info(path) for path in paths]

@@ -81,4 +81,5 @@ class Statements:
             conversations.namespace_id == bindparam("p_namespace"), conversations.messages > literal(0)
         )
 
+        self.namespaces = select(conversations.namespace).where(conversations.messages > literal(0)).distinct()
         self.delete_messages = delete(tables.messages).where(row)

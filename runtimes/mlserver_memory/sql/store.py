@@ -57,6 +57,12 @@ class SqlStore:
         scoped.__dict__.update(self.__dict__, _namespace=namespace)
         return scoped
 
+    async def namespaces(self) -> AsyncIterator[str]:
+        """All namespaces."""
+        rows = await self._database.read(lambda connection: connection.execute(self._statements.namespaces).all())
+        for row in rows:
+            yield row.namespace or ""
+
     async def open(self) -> None:
         """Reach the database and bring its schema up to date."""
         await self._database.open()

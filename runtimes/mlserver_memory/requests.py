@@ -1,0 +1,70 @@
+"""What a request says besides its tensors."""
+
+from typing import Any, cast
+
+from mlserver.types import InferenceRequest
+
+from mlserver_chat import InvalidInput, request_headers
+from mlserver_chat.identity import MAX_MEMORY_ID
+from mlserver_chat.tensors import json_object
+
+from .settings import MAX_WINDOW, WindowSettings
+
+_PROVENANCE = ("prompt", "prompt_version", "prompt_hash", "model")
+"""Parameters of an LLM step's response, which Core 2 hands to the step after it."""
+
+
+def provenance_of(request: InferenceRequest) -> dict[str, str]:
+    """What produced the messages, where an LLM step's response parameters came along."""
+    values = {name: getattr(request.parameters, name, None) for name in _PROVENANCE}
+    return {name: value for name, value in values.items() if isinstance(value, str) and value}
+
+
+def operation_of(request: InferenceRequest, config: WindowSettings, has_messages: bool) -> str:
+    """The parameter `operation`; without one, `append` when a message came and else `window`.
+
+    Raises:
+        InvalidInput: unknown, or not among the settings' `operations`.
+    """
+    operation: Any = getattr(request.parameters, "operation", None)
+    if operation is None:
+        operation = "append" if has_messages else "window"
+    if operation not in config.operations:
+        raise InvalidInput(f"parameter 'operation' asks for {operation!r:.40}; expected {', '.join(config.operations)}")
+    return operation
+
+
+def window_size_of(request: InferenceRequest, config: WindowSettings) -> int:
+    """The parameter `window_size`, the vendor's `memory_parameters.window_size`, or the setting."""
+    options: Any = getattr(request.parameters, "memory_parameters", None)
+    if isinstance(options, str):
+        options = json_object(options, "parameter 'memory_parameters'")
+    nested: Any = cast(dict[str, Any], options).get("window_size") if isinstance(options, dict) else None
+    return integer_of(request, "window_size", 1, MAX_WINDOW, config.window_size if nested is None else nested)
+
+
+def integer_of(request: InferenceRequest, name: str, least: int, most: int, default: object) -> int:
+    """A parameter that is a whole number, as a number or as text."""
+    value: Any = getattr(request.parameters, name, None)
+    value = default if value is None else value
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+        raise InvalidInput(f"parameter '{name}' is {value!r:.40}; expected a whole number from {least} to {most}")
+    return number
+
+
+def namespace_of(request: InferenceRequest, config: WindowSettings) -> str:
+    """The namespace of the settings, or of the header that they name.
+
+    Raises:
+        InvalidInput: the header is missing, empty or too long.
+    """
+    if config.namespace_header is None:
+        return config.namespace
+    namespace = request_headers(request).get(config.namespace_header, "")
+    if not namespace or len(namespace) > MAX_MEMORY_ID or "\0" in namespace:
+        raise InvalidInput(f"header '{config.namespace_header}' is missing; expected 1 to {MAX_MEMORY_ID} characters")
+    return namespace

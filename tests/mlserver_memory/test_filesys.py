@@ -1,0 +1,212 @@
+"""The file store's own promises: damage, crashes, other processes, and reading only the tail."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mlserver_chat import NotReachable
+from mlserver_memory.conformance.tools import say, texts, user
+from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.filesys.keys import KeyIndex
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FileSysStore]:
+    store = FileSysStore(tmp_path)
+    yield store
+    await store.aclose()
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = folder.rglob("*.log")
+    return path
+
+
+async def filled(store: FileSysStore, count: int) -> None:
+    for number in range(count):
+        await say(store, "a", user(f"m{number}"), identity=f"r{number}")
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+async def test_a_torn_tail_is_reported_and_cut_and_nothing_else_lost(
+    store: FileSysStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int
+) -> None:
+    await filled(store, 5)
+    path = only_file(tmp_path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - cut)
+    assert texts(await store.window("a", 10)) == ["m0", "m1", "m2", "m3"]
+    assert "cut short" in caplog.text
+    # The request that was never answered comes again.
+    assert texts(await say(store, "a", user("m4"), identity="r4")) == ["m0", "m1", "m2", "m3", "m4"]
+    assert texts(await say(store, "a", user("m5"))) == ["m0", "m1", "m2", "m3", "m4", "m5"]
+    assert "cut short" in (await store.stats()).detail
+
+
+async def test_a_tail_of_zeros_is_torn_too(store: FileSysStore, tmp_path: Path) -> None:
+    await filled(store, 2)
+    with only_file(tmp_path).open("ab") as file:
+        file.write(bytes(5000))
+    assert texts(await say(store, "a", user("m2"))) == ["m0", "m1", "m2"]
+
+
+async def test_a_damaged_record_is_passed_over_counted_and_reported(
+    store: FileSysStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await filled(store, 4)
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"m1"', b'"mX"'))
+    assert texts(await store.window("a", 10)) == ["m0", "m2", "m3"]
+    assert texts(await say(store, "a", user("m4"))) == ["m0", "m2", "m3", "m4"]
+    assert caplog.text.count("a damaged record") == 1
+    assert "a damaged record" in (await store.stats()).detail
+
+
+async def test_a_lost_index_is_made_again_from_the_records(store: FileSysStore, tmp_path: Path) -> None:
+    await filled(store, 100)
+    (index,) = tmp_path.rglob("*.keys")
+    whole = index.read_bytes()
+    for content in (b"", whole[:50], bytes(len(whole)), whole.replace(b"MLMKEYS1", b"MLMKEYS0"), None):
+        index.unlink() if content is None else index.write_bytes(content)
+        for number in (0, 57, 99):
+            window = await say(store, "a", user(f"m{number}"), identity=f"r{number}", size=1)
+            assert texts(window, 1) == [f"m{number}"]
+    assert len(await store.read("a")) == 100
+
+
+async def test_records_that_a_killed_process_did_not_index_are_found(
+    store: FileSysStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(store, 3)
+
+    def killed(*_: object) -> None:
+        raise OSError(5, "killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyIndex, "add", killed)
+        with pytest.raises(NotReachable):
+            await say(store, "a", user("m3"), identity="r3")
+    assert texts(await say(store, "a", user("m3"), identity="r3")) == ["m0", "m1", "m2", "m3"]
+
+
+async def test_a_window_reads_the_tail_and_not_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileSysStore(tmp_path, "none")
+    bytes_read = 0
+    pread = os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        nonlocal bytes_read
+        data = pread(file, size, offset)
+        bytes_read += len(data)
+        return data
+
+    async def cost(memory_id: str) -> int:
+        nonlocal bytes_read
+        bytes_read = 0
+        await say(store, memory_id, user("one more"), size=50)
+        return bytes_read
+
+    for start in range(0, 3000, 1000):
+        messages = [user(f"message {number}") for number in range(start, start + 1000)]
+        await asyncio.gather(*(say(store, "long", message, size=1) for message in messages))
+    for number in range(60):
+        await say(store, "short", user(f"message {number}"), size=1)
+    monkeypatch.setattr(os, "pread", counted)
+    assert await cost("long") < await cost("short") * 2
+    await store.aclose()
+
+
+async def test_a_disk_that_is_full_is_503_and_leaves_nothing_behind(
+    store: FileSysStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(store, 2)
+    size = only_file(tmp_path).stat().st_size
+    pwrite = os.pwrite
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        return pwrite(file, data[:20], offset) if offset == size else pwrite(file, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(NotReachable, match="the memory store can't be used"):
+            await say(store, "a", user("lost"))
+    assert only_file(tmp_path).stat().st_size == size
+    assert texts(await say(store, "a", user("m2"))) == ["m0", "m1", "m2"]
+
+
+async def test_a_link_in_place_of_a_file_is_not_followed(store: FileSysStore, tmp_path: Path) -> None:
+    await filled(store, 1)
+    path = only_file(tmp_path)
+    outside = tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    before = outside.read_bytes()
+    with pytest.raises(NotReachable):
+        await say(store, "a", user("elsewhere"))
+    assert outside.read_bytes() == before
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from mlserver_memory.conformance.tools import say, user
+from mlserver_memory.filesys import FileSysStore
+
+async def main(folder, name):
+    store = FileSysStore(Path(folder))
+    for number in range(10**9):
+        await say(store, "a", user(f"{name}-{number}"), identity=f"{name}-{number}")
+        print(number, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_several_processes_and_kill_9_keep_every_answered_append_in_order(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*command, str(n)], stdout=subprocess.PIPE) for n in range(3)]
+    for writer in writers:
+        assert writer.stdout is not None
+        while int(writer.stdout.readline()) < 40:
+            pass
+    for writer in writers:
+        writer.kill()
+    # The last whole line, if any was still unread, is the last append that was answered for.
+    acknowledged = [max([40, *map(int, writer.communicate()[0].split(b"\n")[:-1])]) for writer in writers]
+
+    async def read() -> list[str]:
+        store = FileSysStore(tmp_path)
+        await say(store, "a", user("after"))
+        messages = await store.read("a", limit=100_000)
+        await store.aclose()
+        assert [message.sequence for message in messages] == list(range(1, len(messages) + 1))
+        return texts(messages)
+
+    stored = asyncio.run(read())
+    for number, last in enumerate(acknowledged):
+        mine = [int(each.split("-")[1]) for each in stored if each.startswith(f"{number}-")]
+        assert mine == list(range(len(mine)))
+        assert last < len(mine) <= last + 2
+
+
+@pytest.mark.parametrize("durability", ["commit", "batch", "none"])
+async def test_files_are_synced_when_the_policy_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    synced: list[int] = []
+    store = FileSysStore(tmp_path, durability)
+    await say(store, "a", user("1"))
+    monkeypatch.setattr(os, "fsync", synced.append)
+    await say(store, "a", user("2"))
+    await say(store, "a", user("3"))
+    at_once = len(synced)
+    await asyncio.sleep(0.3 if durability == "batch" else 0)
+    later = len(synced)
+    await store.aclose()
+    expected = {"commit": (True, True), "batch": (False, True), "none": (False, False)}
+    assert (at_once == 2, later >= 1) == expected[durability]
