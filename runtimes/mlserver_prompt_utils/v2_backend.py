@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import cast
 
 from mlserver.types import InferenceRequest, InferenceResponse
 
@@ -48,7 +47,7 @@ class V2Backend:
         """The answer as it comes; in one piece from a model that doesn't stream. Raises like `complete`."""
         async with closing(self._llm.stream(_request(messages, params))) as responses:
             async for response in responses:
-                yield CompletionChunk.of_json(_as_chunk(_answer(response)))
+                yield _as_chunk(_answer(response))
 
     async def aclose(self) -> None:
         """Give back the connections."""
@@ -89,10 +88,10 @@ def _answer(response: InferenceResponse) -> Json:
     }
 
 
-def _as_chunk(data: Json) -> Json:
-    """A whole completion as the only chunk of a stream; a chunk as it is."""
-    items = cast(dict[str, Json], data if isinstance(data, dict) else {})
-    if items.get("object") != "chat.completion":
-        return items
-    choices = [{**choice, "delta": choice.get("message")} for choice in Completion.of_json(items).data["choices"]]
-    return {**items, "object": "chat.completion.chunk", "choices": choices}
+def _as_chunk(data: Json) -> CompletionChunk:
+    """A chunk as it is; a whole completion as the only chunk of its stream."""
+    chunk = CompletionChunk.of_json(data)
+    if chunk.data.get("object") != "chat.completion":
+        return chunk
+    choices = [{**choice, "delta": choice.get("message")} for choice in Completion.of_json(data).data["choices"]]
+    return CompletionChunk({**chunk.data, "object": "chat.completion.chunk", "choices": choices})
