@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from .checks import Report, check_paths
+from .classifier import classifier
+from .prompts import prompts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +53,9 @@ def _print_text(report: Report) -> None:
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
+
+main.add_command(classifier)
+main.add_command(prompts)
 
 if __name__ == "__main__":
     main()

@@ -49,6 +49,11 @@ class PromptCatalog:
         sources = prompt if isinstance(prompt, list) else [prompt or template]
         return PromptCatalog(cast(list[_Source], sources), options, folder)
 
+    @property
+    def versions(self) -> list[Prompt]:
+        """All versions, in the order of their sources."""
+        return list(self._prompts.values())
+
     def select(self, conversation_id: str = "") -> Prompt:
         """The prompt for a conversation; the same id always gets the same arm."""
         if self._options.reload:

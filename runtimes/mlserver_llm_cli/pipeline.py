@@ -1,0 +1,181 @@
+"""`mlserver-llm pipeline`: look at pipelines, and run them, without a cluster."""
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from mlserver.types import InferenceRequest
+from rich.console import Console
+from rich.table import Table
+
+from mlserver_chat import ChatError
+from mlserver_chat.tensors import text_input
+from mlserver_pipeline.engine import Engine
+from mlserver_pipeline.explain import explain as explain_graph
+from mlserver_pipeline.graph import Graph
+from mlserver_pipeline.lint import Finding, lint_file
+from mlserver_pipeline.loading import load_graphs
+from mlserver_pipeline.manifest import PipelineManifest
+from mlserver_pipeline.mermaid import flowchart
+from mlserver_pipeline.remote import RemoteSteps
+from mlserver_pipeline.runner import TRACE, Runner, entry_headers
+from mlserver_pipeline.trace import NodeTrace
+from mlserver_pipeline.wire import message_from_request
+from mlserver_pipeline.wiring import repository_tensors
+
+Result = TypeVar("Result")
+
+MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def pipeline() -> None:
+    """Pipelines: lint, draw, explain and run them."""
+
+
+@pipeline.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--models", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Model repository.")
+@click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) -> None:
+    """Check manifests: files, or folders of .yaml files.
+
+    Errors are what Core 2 rejects, in its own words, and what it accepts but crashes on or ignores; warnings are what
+    will surprise. With --models also: are the steps there, and do the tensors that they declare fit together.
+    """
+    tensors = repository_tensors(models) if models else None
+    findings = [finding for path in _files(paths) for finding in lint_file(path, tensors)]
+    if form == "json":
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(_github(finding) if form == "github" else _text(finding))
+    errors = sum(finding.level == "error" for finding in findings)
+    if form == "text":
+        click.echo(f"{errors} errors, {len(findings) - errors} warnings", err=True)
+    sys.exit(1 if errors or (strict and findings) else 0)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The files themselves, and the YAML files of folders that hold a Pipeline."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
+            found += [each for each in inside if "kind: Pipeline" in each.read_text(encoding="utf-8", errors="replace")]
+        else:
+            found.append(path)
+    return found
+
+
+def _text(finding: Finding) -> str:
+    level = click.style(finding.level, fg="red" if finding.level == "error" else "yellow")
+    place = f"{finding.file}:{finding.line}"
+    return f"{place}: {level}: {finding.sentence} [{finding.rule}]\n    fix: {finding.fix}"
+
+
+def _github(finding: Finding) -> str:
+    """A workflow command, which GitHub shows beside the line."""
+    message = f"{finding.sentence}; {finding.fix}".replace("%", "%25").replace("\n", "%0A")
+    return f"::{finding.level} file={finding.file},line={finding.line},title={finding.rule}::{message}"
+
+
+@pipeline.command()
+@click.argument("manifest", type=MANIFEST)
+def graph(manifest: Path) -> None:
+    """Draw a manifest's pipelines in Mermaid's language."""
+    for each in _graphs(manifest):
+        click.echo(flowchart(each), nl=False)
+
+
+@pipeline.command()
+@click.argument("manifest", type=MANIFEST)
+@click.option("--input", "inputs", multiple=True, metavar="NAME", help="A tensor that the request brings.")
+@click.option("--emits", multiple=True, metavar="STEP=NAME,…", help="What a step answers, if not all that is read.")
+def explain(manifest: Path, inputs: tuple[str, ...], emits: tuple[str, ...]) -> None:
+    """Tell what would fire for these tensors, and what a step that doesn't fire waits for. No model is called."""
+    answers = {step: names.split(",") for step, _, names in (each.partition("=") for each in emits)}
+    for each in _graphs(manifest):
+        unknown = sorted(answers.keys() - set(each.steps))
+        if unknown:
+            raise click.UsageError(f"--emits names '{unknown[0]}', which is no step of '{each.name}'")
+        names = inputs or _read_of_request(each)
+        traces, result = asyncio.run(explain_graph(each, names, answers))
+        _print_traces(traces)
+        click.echo(f"{each.name} {result}")
+
+
+def _read_of_request(graph: Graph) -> tuple[str, ...]:
+    sources = [source for node in graph.nodes for source in node.sources if source.topic == graph.inputs]
+    return tuple(dict.fromkeys(name for source in sources for name in source.tensors)) or ("…",)
+
+
+def _print_traces(traces: Sequence[NodeTrace]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("step", "fires", "why"):
+        table.add_column(title, overflow="fold")
+    for trace in traces:
+        if trace.node.calls_model:
+            table.add_row(trace.node.name, "yes" if trace.firings else "no", trace.why)
+    Console().print(table)
+
+
+@pipeline.command()
+@click.argument("manifest", type=MANIFEST)
+@click.option("--url", required=True, help="V2 server that has the models: http://host:port or grpc://host:port.")
+@click.option("--input", "inputs", multiple=True, required=True, metavar="NAME=TEXT", help="A text tensor.")
+@click.option("--pipeline", "name", help="Which pipeline of the file; default: the first.")
+@click.option("--trace", is_flag=True, help="Also print what happened at each step.")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds for one step.")
+def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, trace: bool, timeout: float) -> None:
+    """Run a manifest in this process, over the models of a server that need know nothing of pipelines."""
+    if not url.startswith(("http://", "https://", "grpc://")):
+        raise click.UsageError("--url must begin with http://, https:// or grpc://")
+    graphs = _graphs(manifest)
+    if name is not None and name not in [each.name for each in graphs]:
+        raise click.UsageError(f"{manifest} has no pipeline '{name}'")
+    tensors = [text_input(key, [value]) for key, _, value in (each.partition("=") for each in inputs)]
+    click.echo(_or_exit(_run(graphs, name or graphs[0].name, InferenceRequest(inputs=tensors), url, trace, timeout)))
+
+
+async def _run(graphs: list[Graph], name: str, request: InferenceRequest, url: str, trace: bool, timeout: float) -> str:
+    steps = RemoteSteps(url, timeout)
+    try:
+        runner = Runner(Engine(graphs, steps))
+        headers = entry_headers({TRACE: "1"} if trace else {})
+        answer = await runner.answer(name, message_from_request(request), headers)
+        await runner.aclose()
+    finally:
+        await steps.aclose()
+    shown = {tensor.name: [_plain(element) for element in tensor.data] for tensor in answer.message.tensors}
+    return json.dumps(shown, ensure_ascii=False, indent=2)
+
+
+def _plain(element: object) -> object:
+    return element.decode("utf-8", errors="replace") if isinstance(element, bytes) else element
+
+
+def _or_exit(work: Coroutine[Any, Any, Result]) -> Result:
+    try:
+        return asyncio.run(work)
+    except ChatError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _graphs(manifest: Path) -> list[Graph]:
+    try:
+        return load_graphs(manifest.name, manifest.parent)
+    except ChatError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@pipeline.command()
+def schema() -> None:
+    """Print the JSON schema of a Pipeline manifest, for editors."""
+    click.echo(json.dumps(PipelineManifest.model_json_schema(), indent=2))

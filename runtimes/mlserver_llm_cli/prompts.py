@@ -1,0 +1,109 @@
+"""`mlserver-llm prompts`: read a prompt, and see what an LLM would get."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlserver_chat import ChatError, Message, encode_history
+from mlserver_chat.messages import as_messages
+from mlserver_chat.prompts import Prompt, PromptCatalog, PromptOptions, fill
+from mlserver_chat.tensors import as_input, text_input
+
+from .checks.prompts import is_prompt
+
+
+@click.group()
+def prompts() -> None:
+    """Prompts as files."""
+
+
+@prompts.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--llm", default="", help="Name of the LLM; with it the hash that travels with every answer is shown.")
+def show(paths: tuple[Path, ...], llm: str) -> None:
+    """Show prompts: their messages, and which tensor fills which placeholder.
+
+    PATHS are prompt files, or folders that are searched for them.
+    """
+    console = Console()
+    for path in _prompt_files(paths):
+        for prompt in _catalog(path, None).versions:
+            identity = f" · {prompt.hash(llm)}" if llm else ""
+            title = f"[bold]{escape(prompt.name)}[/] version {escape(prompt.version)}{identity} · {escape(str(path))}"
+            console.print(title, highlight=False)
+            console.print(_messages_table(prompt))
+            if prompt.fields:
+                console.print(_fields_table(prompt))
+            if prompt.invocation_config:
+                console.print("options: " + escape(json.dumps(prompt.invocation_config)), highlight=False)
+            console.print()
+
+
+@prompts.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--version", help="Version to render; default: the last of the file.")
+@click.option("--set", "values", multiple=True, metavar="TENSOR=VALUE", help="Value of a tensor; may be repeated.")
+@click.option("--messages", type=click.File(encoding="utf-8"), help='Conversation, a JSON list of {"role", "content"}.')
+def render(path: Path, version: str | None, values: tuple[str, ...], messages: TextIO | None) -> None:
+    """Print the messages that the LLM would get, as a JSON list in OpenAI's form."""
+    inputs = [text_input(name, [value]) for name, value in map(_split, values)]
+    if messages is not None:
+        inputs.append(as_input(encode_history(_conversation(messages))))
+    prompt = _catalog(path, version).select()
+    try:
+        filled = fill(prompt, {tensor.name: tensor for tensor in inputs})
+    except ChatError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(json.dumps([message.to_openai() for message in filled], ensure_ascii=False, indent=2))
+
+
+def _prompt_files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    found = [path for path in paths if path.is_file()]
+    found += [file for path in paths for file in sorted(path.glob("**/*.json")) if is_prompt(file)]
+    if not found:
+        raise click.ClickException("there is no prompt file")
+    yield from found
+
+
+def _catalog(path: Path, version: str | None) -> PromptCatalog:
+    try:
+        catalog = PromptCatalog.of_settings(path.name, None, PromptOptions(version=version), path.parent)
+    except ChatError as error:
+        raise click.ClickException(str(error)) from None
+    assert catalog is not None
+    return catalog
+
+
+def _messages_table(prompt: Prompt) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for message in prompt.template:
+        table.add_row(message.role, escape(message.content))
+    return table
+
+
+def _fields_table(prompt: Prompt) -> Table:
+    table = Table("placeholder", "tensor", "meaning", box=None, padding=(0, 2))
+    for placeholder, field in prompt.fields.items():
+        entry = prompt.legend.get(placeholder)
+        table.add_row(placeholder, field, escape(entry.description) if entry else "")
+    return table
+
+
+def _split(value: str) -> tuple[str, str]:
+    name, equals, text = value.partition("=")
+    if not equals:
+        raise click.BadParameter(f"'{value}' is not TENSOR=VALUE", param_hint="--set")
+    return name, text
+
+
+def _conversation(file: TextIO) -> list[Message]:
+    try:
+        return as_messages(cast(list[dict[str, Any]], json.load(file)))
+    except (ValueError, TypeError, KeyError):
+        raise click.BadParameter('expected a JSON list of {"role", "content"}', param_hint="--messages") from None
