@@ -9,6 +9,7 @@ import click
 
 from .checks import Report, check_paths
 from .classifier import classifier
+from .pipeline import pipeline
 from .prompts import prompts
 
 
@@ -55,6 +56,7 @@ def _count(number: int, noun: str) -> str:
 
 
 main.add_command(classifier)
+main.add_command(pipeline)
 main.add_command(prompts)
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 from mlserver_chat import Stalled
 
@@ -25,21 +26,26 @@ def entry_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, s
     return entering | {IDENTITY: entering.get(IDENTITY) or identity or uuid.uuid4().hex}
 
 
+class Streaming(NamedTuple):
+    """How steps are streamed: for each pipeline those that may be, and how such a model is called."""
+
+    steps: Mapping[str, frozenset[str]]
+    call: StreamCall
+
+
 class Runner:
     """Answers requests of the engine's pipelines.
 
     Args:
         engine: runs them.
-        streamed: for each pipeline the steps whose chunks a caller may watch.
-        stream: calls a model that streams.
         trace_values: whether the tensor `trace` shows data.
+        streaming: None when no step is ever streamed.
     """
 
-    def __init__(self, engine: Engine, streamed: Mapping[str, frozenset[str]], stream: StreamCall, trace_values: bool):
+    def __init__(self, engine: Engine, trace_values: bool = True, streaming: Streaming | None = None):
         self._engine = engine
-        self._streamed = streamed
-        self._stream = stream
         self._trace_values = trace_values
+        self._streaming = streaming
 
     async def answer(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> Answer:
         """The pipeline's answer. With the header `x-pipeline-trace: 1` it has one tensor more, `trace`.
@@ -63,7 +69,10 @@ class Runner:
         Raises:
             StepFailed, Stalled: as `answer`.
         """
-        feed = ChunkFeed(self._streamed[pipeline], self._engine.call, self._stream)
+        if self._streaming is None:
+            yield await self.answer(pipeline, message, headers)
+            return
+        feed = ChunkFeed(self._streaming.steps[pipeline], self._engine.call, self._streaming.call)
         run = self._start(pipeline, message, headers, feed)
         run.outcome.add_done_callback(lambda _: feed.end())
         try:

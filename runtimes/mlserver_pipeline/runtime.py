@@ -17,7 +17,7 @@ from .endpoint import gateway_response
 from .engine import Engine
 from .loading import load_graphs
 from .remote import MixedSteps, remote_steps
-from .runner import Runner, entry_headers
+from .runner import Runner, Streaming, entry_headers
 from .settings import PipelineSettings
 from .streaming import streamed_steps
 from .wire import message_from_request, response_to_client
@@ -55,11 +55,12 @@ class Pipeline(Runtime[PipelineSettings]):
                 if step not in remote
             )
         )
-        streaming = {model.name for model in models if can_stream(model)}
-        streamed = {graph.name: streamed_steps(graph, streaming) for graph in self._graphs}
+        speaking = {model.name for model in models if can_stream(model)}
+        streamed = {graph.name: streamed_steps(graph, speaking) for graph in self._graphs}
         here = SameProcessSteps(data_plane, self.config.step_timeout)
         self._steps = MixedSteps(remote, here)
-        self._runner = Runner(Engine(self._graphs, self._steps), streamed, here.stream, self.config.trace_values)
+        engine = Engine(self._graphs, self._steps)
+        self._runner = Runner(engine, self.config.trace_values, Streaming(streamed, here.stream))
         return True
 
     async def unload(self) -> bool:

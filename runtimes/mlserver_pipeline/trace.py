@@ -107,11 +107,13 @@ class NodeTrace:
             "parameters": {key: value for message in self._left for key, value in message.parameters.items()},
             "ms": round(self.seconds * 1000, 3),
             "waited_ms": round(self.waited * 1000, 3),
-            "why": self._why(),
+            "why": self.why,
         }
         return row | ({"error": self.error} if self.error else {})
 
-    def _why(self) -> str:
+    @property
+    def why(self) -> str:
+        """Why it fired or didn't."""
         if not self.firings:
             return self.waits_for
         if self.answers + bool(self.error) < self.firings:

@@ -5,7 +5,7 @@ and then crashes on, ignores or never ends: they make loading fail here, because
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from mlserver_chat import SettingsError
@@ -32,22 +32,8 @@ def check(loaded: Loaded) -> PipelineManifest:
 
 def faults(manifest: PipelineManifest) -> Iterator[Fault]:
     """All faults: those that Core 2 reports first."""
-    yield from core2_faults(manifest)
-    yield from _step_names(manifest)
-    yield from _unknown_triggers(manifest)
-    yield from _own_output_loop(manifest)
-    yield from _unmatched_tensor_maps(manifest)
-
-
-def core2_faults(manifest: PipelineManifest) -> Iterator[Fault]:
-    """What Core 2's scheduler refuses, in the order in which it checks."""
-    yield from _repeated_steps(manifest)
-    yield from _pipeline_name(manifest)
-    yield from _reference_forms(manifest)
-    yield from _references_exist(manifest)
-    yield from _output_forms(manifest)
-    yield from _cycle(manifest)
-    yield from _external_forms(manifest)
+    for rule in RULES.values():
+        yield from rule(manifest)
 
 
 def _repeated_steps(manifest: PipelineManifest) -> Iterator[Fault]:
@@ -65,13 +51,19 @@ def _pipeline_name(manifest: PipelineManifest) -> Iterator[Fault]:
             ("metadata", "name"),
             f"pipeline {name} does not have a valid name - it must be alphanmumeric and cannot contain dots (.)",
         )
+
+
+def _no_steps(manifest: PipelineManifest) -> Iterator[Fault]:
     if not manifest.spec.steps:
-        yield ("spec", "steps"), f"pipeline {name} has no steps defined"
+        yield ("spec", "steps"), f"pipeline {manifest.name} has no steps defined"
+
+
+def _step_like_pipeline(manifest: PipelineManifest) -> Iterator[Fault]:
     for index, step in enumerate(manifest.spec.steps):
-        if step.name == name:
+        if step.name == manifest.name:
             yield (
                 ("spec", "steps", index, "name"),
-                f"pipeline {name} must not have a step name with the same name as pipeline name",
+                f"pipeline {manifest.name} must not have a step name with the same name as pipeline name",
             )
 
 
@@ -260,3 +252,23 @@ def _topic_of(reference: str) -> str:
     """The reference without its tensor."""
     parts = reference.split(".")
     return ".".join(parts[: 4 if parts[1:2] == ["step"] else 2])
+
+
+RULES: Mapping[str, Callable[[PipelineManifest], Iterator[Fault]]] = {
+    # Core 2's own, in its order.
+    "repeated-step": _repeated_steps,
+    "pipeline-name": _pipeline_name,
+    "no-steps": _no_steps,
+    "step-like-pipeline": _step_like_pipeline,
+    "reference-form": _reference_forms,
+    "unknown-step": _references_exist,
+    "output-form": _output_forms,
+    "cycle": _cycle,
+    "external-input": _external_forms,
+    # What Core 2 accepts.
+    "step-name": _step_names,
+    "unknown-trigger": _unknown_triggers,
+    "own-output": _own_output_loop,
+    "tensor-map": _unmatched_tensor_maps,
+}
+"""The checks by the names under which a linter reports them."""

@@ -12,7 +12,7 @@ import pytest
 from mlserver_chat.streams import closing
 from mlserver_pipeline.errors import StepFailed
 from mlserver_pipeline.messages import Message, Tensor
-from mlserver_pipeline.runner import Runner
+from mlserver_pipeline.runner import Runner, Streaming
 from mlserver_pipeline.streaming import streamed_steps
 from pipeline_lab import Lab, emits, fails, ints, manifest_text, message
 from support import Server, text
@@ -55,7 +55,7 @@ CHAIN = "steps:\n- {name: talk}\n- {name: keep, inputs: [talk]}\noutput: {steps:
 
 
 def runner(it: Lab, talker: Talker, *steps: str) -> Runner:
-    return Runner(it.engine, {"p": frozenset(steps)}, talker, trace_values=True)
+    return Runner(it.engine, streaming=Streaming({"p": frozenset(steps)}, talker))
 
 
 async def test_chunks_come_first_and_the_whole_goes_on_to_the_next_step(lab: MakeLab) -> None:

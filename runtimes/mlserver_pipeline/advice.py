@@ -1,0 +1,83 @@
+"""What a manifest may say, and what will surprise whoever wrote it."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from .graph import compile_graph
+from .manifest import PipelineManifest
+from .references import group, parse, with_default
+from .validation import Fault
+
+
+def _no_output(manifest: PipelineManifest) -> Iterator[Fault]:
+    if manifest.spec.output is None:
+        yield ("spec",), f"pipeline '{manifest.name}' has no output, so a caller never gets an answer"
+
+
+def _unused_steps(manifest: PipelineManifest) -> Iterator[Fault]:
+    graph = compile_graph(manifest)
+    read = {source.topic for node in graph.nodes for source in (*node.sources, *node.triggers)}
+    for index, step in enumerate(manifest.spec.steps):
+        if not any(topic.owner == step.name and topic.side == "outputs" for topic in read):
+            yield ("spec", "steps", index, "name"), f"nothing reads what step '{step.name}' answers"
+
+
+def _either_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
+    for index, step in enumerate(manifest.spec.steps):
+        references = [parse(with_default(each, manifest.name), manifest.name) for each in step.triggers]
+        for source in group(references):
+            if len(source.tensors) > 1 and step.triggers_join_type == "inner":
+                yield (
+                    ("spec", "steps", index, "triggers"),
+                    f"step '{step.name}' is triggered by either of the tensors {', '.join(source.tensors)} of "
+                    f"{source.topic}: of one topic one is enough, whatever triggersJoinType says",
+                )
+
+
+def _input_is_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
+    for index, step in enumerate(manifest.spec.steps):
+        inputs = {with_default(reference, manifest.name) for reference in step.inputs}
+        for position, reference in enumerate(step.triggers):
+            if with_default(reference, manifest.name) in inputs:
+                yield (
+                    ("spec", "steps", index, "triggers", position),
+                    f"pipeline {manifest.name} : inputs and triggers must differ, but found {reference} in both",
+                )
+
+
+def _batch_ignored(manifest: PipelineManifest) -> Iterator[Fault]:
+    nodes = {node.name: node for node in compile_graph(manifest).nodes if node.calls_model}
+    for index, step in enumerate(manifest.spec.steps):
+        if step.batch.size and len(nodes[step.name].sources) > 1:
+            yield (
+                ("spec", "steps", index, "batch"),
+                f"step '{step.name}' joins several sources, so it is not batched",
+            )
+
+
+def _batch_fields(manifest: PipelineManifest) -> Iterator[Fault]:
+    for index, step in enumerate(manifest.spec.steps):
+        for field, value in (("windowMs", step.batch.window_ms), ("rolling", step.batch.rolling)):
+            if value:
+                yield ("spec", "steps", index, "batch", field), f"batch.{field} of step '{step.name}' has no effect"
+
+
+def _outer_waits(manifest: PipelineManifest) -> Iterator[Fault]:
+    said = "lets a lone source through only when a later request shows that its window has passed"
+    for index, step in enumerate(manifest.spec.steps):
+        if step.inputs_join_type == "outer" and len(step.inputs) > 1:
+            yield ("spec", "steps", index, "inputsJoinType"), f"on Core 2 the outer join of step '{step.name}' {said}"
+    output = manifest.spec.output
+    if output is not None and output.steps_join == "outer" and len(output.steps) > 1:
+        yield ("spec", "output", "stepsJoin"), f"on Core 2 the outer join of the output {said}"
+
+
+ADVICE: Mapping[str, Callable[[PipelineManifest], Iterator[Fault]]] = {
+    "no-output": _no_output,
+    "unused-step": _unused_steps,
+    "trigger-either": _either_trigger,
+    "input-is-trigger": _input_is_trigger,
+    "batch-ignored": _batch_ignored,
+    "batch-fields": _batch_fields,
+    "outer-waits": _outer_waits,
+}
+"""The checks of a valid manifest by the names under which a linter reports them."""

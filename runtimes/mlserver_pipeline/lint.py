@@ -1,0 +1,98 @@
+"""What a linter says about manifests: all errors, and warnings about what will surprise."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlserver_chat import SettingsError
+
+from .advice import ADVICE
+from .documents import Document, Location, dotted, read_documents
+from .manifest import PipelineManifest, shape_faults
+from .validation import RULES
+from .wiring import ModelTensors, wiring_findings
+
+FIXES = {
+    "unreadable": "make it a YAML file of Kubernetes resources",
+    "schema": "use the fields of the Pipeline resource; `mlserver-llm pipeline schema` prints them",
+    "repeated-step": "a model can be only one step; deploy it under a second name",
+    "pipeline-name": "use lower-case letters, digits and '-'",
+    "no-steps": "name at least one step",
+    "step-like-pipeline": "rename the pipeline",
+    "reference-form": "write <step or pipeline>.<inputs|outputs>[.<tensor>]",
+    "unknown-step": "name a step of this pipeline, or the pipeline itself",
+    "output-form": "write <step>[.<inputs|outputs>[.<tensor>]]",
+    "cycle": "break it, or set allowCycles and maxStepRevisits",
+    "external-input": "write <pipeline>.<inputs|outputs>[.<tensor>], or <pipeline>.step.<step> in place of <pipeline>",
+    "step-name": "rename the model and the step",
+    "unknown-trigger": "name a step of this pipeline; Core 2's scheduler crashes on this",
+    "own-output": "read the step that makes the tensor instead",
+    "tensor-map": "write the key as <step or pipeline>.<inputs|outputs>.<tensor>, for a tensor that is read",
+    "no-output": "add spec.output.steps, or call it only through other pipelines",
+    "unused-step": "read it, put it into the output, or drop it",
+    "trigger-either": "if both are needed, let one step emit a tensor for that",
+    "input-is-trigger": "drop the trigger; the input alone does the same",
+    "batch-ignored": "drop batch, or give the step one source",
+    "batch-fields": "drop windowMs and rolling; only size is used",
+    "outer-waits": "use inner or any, or make sure that every source always comes",
+    "unknown-model": "add the model to the repository, or correct the name",
+    "unknown-tensor": "name a tensor that the model declares among its outputs",
+    "missing-tensor": "read a step that emits it, or rename one by tensorMap",
+    "ambiguous-tensor": "name the tensors that are meant, or rename one by tensorMap",
+    "never-joins": "join with any; only one of the two routes is taken",
+    "may-stall": "give the other route a way to the output, joined with any",
+}
+"""What to do about a finding, by rule."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found in a manifest."""
+
+    level: Literal["error", "warning"]
+    rule: str
+    file: str
+    line: int
+    key: str
+    sentence: str
+    fix: str
+
+
+def lint_file(path: Path, models: Mapping[str, ModelTensors] | None = None) -> list[Finding]:
+    """All findings of the Pipelines in a file; with `models`, a repository's, also of the wiring of tensors."""
+    try:
+        documents = read_documents(path)
+    except SettingsError as error:
+        return [Finding("error", "unreadable", str(path), 1, "", str(error), FIXES["unreadable"])]
+    pipelines = [document for document in documents if document.content.get("kind", "Pipeline") == "Pipeline"]
+    return [finding for document in pipelines for finding in _lint_document(document, models)]
+
+
+def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None) -> Iterable[Finding]:
+    shape = shape_faults(document)
+    if shape:
+        return [_finding(document, "error", "schema", *fault) for fault in shape]
+    manifest = PipelineManifest.model_validate(document.content)
+    errors = [_finding(document, "error", rule, *fault) for rule, check in RULES.items() for fault in check(manifest)]
+    if errors:
+        # Warnings would rest on a graph that can't be.
+        return errors
+    return [_finding(document, level, rule, *fault) for level, rule, fault in _surprises(manifest, models)]
+
+
+def _surprises(
+    manifest: PipelineManifest, models: Mapping[str, ModelTensors] | None
+) -> Iterator[tuple[Literal["error", "warning"], str, tuple[Location, str]]]:
+    for rule, check in ADVICE.items():
+        for fault in check(manifest):
+            yield "warning", rule, fault
+    for rule, fault in wiring_findings(manifest, models):
+        yield "error" if rule == "unknown-model" else "warning", rule, fault
+
+
+def _finding(
+    document: Document, level: Literal["error", "warning"], rule: str, location: Location, sentence: str
+) -> Finding:
+    line = int(document.place(location).rpartition(":")[2])
+    return Finding(level, rule, str(document.path), line, dotted(location), sentence, FIXES[rule])

@@ -1,0 +1,185 @@
+"""Which tensors reach which step, and which joins can't complete.
+
+A model that declares no tensors is unknown, never wrong: only what `model-settings.json` declares is judged.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from .graph import Graph, Node, compile_graph
+from .manifest import PipelineManifest
+from .references import Source, Topic
+from .validation import Fault
+
+
+@dataclass(frozen=True)
+class ModelTensors:
+    """The tensors that a model declares; empty when it declares none."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+
+
+def repository_tensors(folder: Path) -> dict[str, ModelTensors]:
+    """The models of a repository with the tensors their settings declare. Unreadable settings count for nothing."""
+    found: dict[str, ModelTensors] = {}
+    for path in sorted(folder.glob("**/model-settings.json")):
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            names = [_names(settings.get(side)) for side in ("inputs", "outputs")]
+            found[settings["name"]] = ModelTensors(*names)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found
+
+
+def _names(tensors: object) -> frozenset[str]:
+    return frozenset(str(tensor["name"]) for tensor in cast(list[Any], tensors or []))
+
+
+Found = tuple[str, Fault]
+"""A rule's name, and what it found."""
+
+
+def wiring_findings(manifest: PipelineManifest, models: Mapping[str, ModelTensors] | None) -> Iterator[Found]:
+    """What is to be said about the tensors of a valid manifest; without `models` only about its routes."""
+    graph = compile_graph(manifest)
+    places = _Places(manifest)
+    yield from _routes(graph, places)
+    for node in graph.nodes if models is not None else ():
+        if models is not None and node.calls_model:
+            yield from _known_tensors(node, models, places)
+            yield from _own_tensors(node, models, places)
+
+
+class _Places:
+    """Where in the manifest a node stands."""
+
+    def __init__(self, manifest: PipelineManifest):
+        self._steps = {step.name: index for index, step in enumerate(manifest.spec.steps)}
+
+    def of(self, node: Node, field: str) -> tuple[str | int, ...]:
+        """The field of the step, or the output."""
+        if not node.calls_model:
+            return ("spec", "output")
+        return ("spec", "steps", self._steps[node.name], field)
+
+
+def _known_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Places) -> Iterator[Found]:
+    if node.name not in models:
+        yield "unknown-model", (places.of(node, "name"), f"step '{node.name}' is no model of the repository")
+    for field, sources in (("inputs", node.sources), ("triggers", node.triggers)):
+        for source in sources:
+            declared = models.get(source.topic.owner)
+            if source.topic.side != "outputs" or declared is None or not declared.outputs:
+                continue
+            for tensor in source.tensors:
+                if tensor not in declared.outputs:
+                    yield (
+                        "unknown-tensor",
+                        (
+                            places.of(node, field),
+                            f"step '{node.name}' reads {source.topic}.{tensor}, which model '{source.topic.owner}' "
+                            "does not declare",
+                        ),
+                    )
+
+
+def _own_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Places) -> Iterator[Found]:
+    brought = [_brought(node, source, models) for source in node.sources]
+    known = [names for names in brought if names is not None]
+    needed = models[node.name].inputs if node.name in models else frozenset[str]()
+    if len(known) == len(brought):
+        for tensor in sorted(needed - frozenset[str]().union(*known)):
+            yield (
+                "missing-tensor",
+                (places.of(node, "inputs"), f"no source of step '{node.name}' brings the tensor '{tensor}'"),
+            )
+    if node.join == "any":
+        return
+    for tensor in sorted(_twice(known)):
+        yield (
+            "ambiguous-tensor",
+            (places.of(node, "inputs"), f"several sources of step '{node.name}' bring the tensor '{tensor}'"),
+        )
+
+
+def _brought(node: Node, source: Source, models: Mapping[str, ModelTensors]) -> frozenset[str] | None:
+    """The names under which a source's tensors reach the node; None when they are not known."""
+    renamed = node.renames.get(source.topic, {})
+    names: frozenset[str] | tuple[str, ...] = source.tensors
+    if not names and source.topic.side == "outputs" and source.topic.owner in models:
+        names = models[source.topic.owner].outputs
+    return frozenset(renamed.get(name, name) for name in names) if names else None
+
+
+def _twice(groups: list[frozenset[str]]) -> set[str]:
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for names in groups:
+        twice |= seen & names
+        seen |= names
+    return twice
+
+
+Route = Mapping[Topic, frozenset[str]]
+"""What must come for a step to fire: of each topic one of these tensors."""
+
+
+def _routes(graph: Graph, places: _Places) -> Iterator[Found]:
+    """Joins of two routes of which only one is taken, and an output that only one route reaches."""
+    routes: dict[Topic, Route] = {}
+    for node in graph.nodes:
+        parts = [_route_to(source, routes) for source in node.sources]
+        clash = _clash(parts) if node.join == "inner" else None
+        if clash is not None:
+            sentence = f"{_who(node)} joins what only comes with {clash[0]} and what only comes with {clash[1]}"
+            yield "never-joins", (places.of(node, "inputs"), sentence)
+        routes[node.sink] = _together(node, parts) if clash is None else {}
+        if node.sink == graph.outputs and routes[node.sink]:
+            needs = " and ".join(_named(topic, tensors) for topic, tensors in routes[node.sink].items())
+            yield "may-stall", (places.of(node, "steps"), f"the output only comes when {needs} does")
+
+
+def _route_to(source: Source, routes: Mapping[Topic, Route]) -> Route:
+    return routes.get(source.topic._replace(side="inputs"), {})
+
+
+def _clash(parts: list[Route]) -> tuple[str, str] | None:
+    for index, left in enumerate(parts):
+        for right in parts[index + 1 :]:
+            for topic in left.keys() & right.keys():
+                if not left[topic] & right[topic]:
+                    return _named(topic, left[topic]), _named(topic, right[topic])
+    return None
+
+
+def _together(node: Node, parts: list[Route]) -> Route:
+    """The route of a node: all of its sources' routes, or one of them, and its triggers."""
+    route: dict[Topic, frozenset[str]] = {}
+    if node.join == "inner":
+        for part in parts:
+            route |= part
+    else:
+        # Where one of several tensors of a topic will do, some route is always taken.
+        shared = set[Topic]().union(*parts)
+        for topic in shared:
+            tensors = [part.get(topic) for part in parts]
+            if len({each for each in tensors if each}) == 1 and None not in tensors:
+                route[topic] = frozenset[str]().union(*(each for each in tensors if each))
+    if node.triggers_join == "inner" or len(node.triggers) == 1:
+        # What triggers come in the request is the caller's choice.
+        triggers = [source for source in node.triggers if source.topic.owner != source.topic.pipeline]
+        route |= {source.topic: frozenset(source.tensors) for source in triggers if source.tensors}
+    return route
+
+
+def _named(topic: Topic, tensors: frozenset[str]) -> str:
+    return " or ".join(f"{topic}.{tensor}" for tensor in sorted(tensors))
+
+
+def _who(node: Node) -> str:
+    return f"step '{node.name}'" if node.calls_model else "the output"
