@@ -5,8 +5,9 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -45,7 +46,7 @@ class Database:
     Args:
         url: SQLAlchemy URL; a relative SQLite file resolves against the data folder.
         options: options of `create_engine`.
-        migrate: brings the schema up to date, in a transaction of its own, before the first other transaction.
+        migrate: brings the schema up to date and commits, before the first transaction.
 
     Raises:
         SettingsError: a URL or an option that SQLAlchemy refuses, or a driver that isn't installed.
@@ -104,7 +105,8 @@ class Database:
             raise NotReachable("the memory store can't be reached")
         for attempt in range(_ATTEMPTS):
             try:
-                self._migrate_once()
+                if not self._migrated:
+                    self._migrate_once()
                 result = self._transaction(work, is_write)
             except IntegrityError:
                 raise
@@ -118,19 +120,24 @@ class Database:
         raise InternalError()
 
     def _transaction(self, work: Callable[[Connection], T], is_write: bool) -> T:
-        if self._file_lock is not None and is_write:
-            with self._file_lock, self._engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
-                return work(connection)
-        with self._engine.begin() as connection:
+        with self._locked(is_write) as engine, engine.begin() as connection:
             return work(connection)
 
     def _migrate_once(self) -> None:
-        if self._migrated:
-            return
         with self._migration:
             if not self._migrated:
-                self._transaction(self._migrate, True)
+                with self._locked(True) as engine, engine.connect() as connection:
+                    self._migrate(connection)
                 self._migrated = True
+
+    @contextmanager
+    def _locked(self, is_write: bool) -> Generator[Engine]:
+        """The engine; for a writer to SQLite, behind the other writers of this process and ready to write."""
+        if self._file_lock is None or not is_write:
+            yield self._engine
+            return
+        with self._file_lock:
+            yield self._engine.execution_options(begin="BEGIN IMMEDIATE")
 
     def _reached(self) -> None:
         if self._failure:

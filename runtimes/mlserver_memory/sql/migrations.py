@@ -19,23 +19,26 @@ MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create,)
 (MySQL, Oracle), a step that was interrupted runs again: it must bear that."""
 
 _LOCKS = {
-    "postgresql": "SELECT pg_advisory_xact_lock(hashtext(:name))",
-    "mysql": "SELECT GET_LOCK(:name, 60)",
-    "mariadb": "SELECT GET_LOCK(:name, 60)",
-    "mssql": "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction'",
+    "postgresql": ("SELECT pg_advisory_lock(hashtext(:name))", "SELECT pg_advisory_unlock(hashtext(:name))"),
+    "mysql": ("SELECT GET_LOCK(:name, 60)", "SELECT RELEASE_LOCK(:name)"),
+    "mssql": (
+        "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Session'",
+        "EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'",
+    ),
 }
-"""What makes the others wait. SQLite's transaction does so itself; Oracle has no lock that needs no grant, and there a
-replica that comes second finds the tables made and tries again."""
-_UNLOCKS = dict.fromkeys(("mysql", "mariadb"), "SELECT RELEASE_LOCK(:name)")
+"""What makes other replicas wait, and what lets them go on. SQLite's transactions do so themselves; Oracle has no lock
+that needs no grant, and there a replica that comes second finds the tables made and tries again."""
 
 
 def migrate(connection: Connection, tables: Tables) -> None:
-    """Bring the schema to the newest version, in the transaction of `connection`.
+    """Bring the schema to the newest version and commit.
 
     Raises:
         NotReachable: the schema is newer than this release knows.
     """
-    if _version(connection, tables) == len(MIGRATIONS):
+    is_current = _version(connection, tables) == len(MIGRATIONS)
+    connection.commit()
+    if is_current:
         return
     with _alone(connection, tables):
         version = _version(connection, tables)
@@ -45,9 +48,9 @@ def migrate(connection: Connection, tables: Tables) -> None:
             )
         for step in MIGRATIONS[version:]:
             step(connection, tables)
-        row = {"name": "schema", "version": len(MIGRATIONS)}
         connection.execute(tables.version.delete().where(tables.version.c.name == "schema"))
-        connection.execute(tables.version.insert().values(row))
+        connection.execute(tables.version.insert().values(name="schema", version=len(MIGRATIONS)))
+        connection.commit()
 
 
 def _version(connection: Connection, tables: Tables) -> int:
@@ -59,11 +62,16 @@ def _version(connection: Connection, tables: Tables) -> int:
 
 @contextmanager
 def _alone(connection: Connection, tables: Tables) -> Generator[None]:
-    dialect, name = connection.dialect.name, {"name": f"mlserver-memory {tables.version.name}"}
-    if dialect in _LOCKS:
-        connection.execute(text(_LOCKS[dialect]), name)
+    """While the block runs, no other replica is in it; it begins with what the one before has committed."""
+    name = {"name": f"mlserver-memory {tables.version.name}"[:64]}
+    lock, unlock = _LOCKS.get(connection.dialect.name, (None, None))
+    if lock is not None and unlock is not None:
+        connection.execute(text(lock), name)
+        connection.commit()
     try:
         yield
     finally:
-        if dialect in _UNLOCKS:
-            connection.execute(text(_UNLOCKS[dialect]), name)
+        connection.rollback()
+        if unlock is not None:
+            connection.execute(text(unlock), name)
+            connection.commit()

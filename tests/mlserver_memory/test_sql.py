@@ -1,0 +1,200 @@
+"""The SQL store's own promises, on real servers: schema, outages, and nobody else's statements."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, inspect, text
+
+from databases import SQL_KINDS, execute, mariadb, postgres, sql_url
+from mlserver_chat import InvalidInput, MemoryStore, NotReachable
+from mlserver_memory.conformance.tools import fresh_id, say, texts, user
+from mlserver_memory.sql import SqlStore, migrations
+from mlserver_memory.sql.schema import Tables
+from support import free_ports
+
+SERVERS = SQL_KINDS[1:]
+STARTER = """
+import asyncio, sys
+from mlserver_memory.conformance.tools import say, user
+from mlserver_memory.sql import SqlStore
+
+async def main(url, name):
+    store = SqlStore(url)
+    await store.open()
+    await say(store, "a", user(name))
+    await store.aclose()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_several_replicas_may_start_at_once_on_an_empty_database(kind: str, tmp_path: Path) -> None:
+    url = sql_url(kind, f"starting_{kind}", tmp_path)
+    stores = [SqlStore(url) for _ in range(6)]
+    await asyncio.gather(*(say(store, "a", user(str(number))) for number, store in enumerate(stores)))
+    assert sorted(texts(await stores[0].read("a"))) == ["0", "1", "2", "3", "4", "5"]
+    for store in stores:
+        await store.aclose()
+
+
+def test_several_processes_may_start_at_once_on_one_new_sqlite_file(tmp_path: Path) -> None:
+    url = sql_url("sqlite", "starting", tmp_path)
+    command = [sys.executable, "-c", STARTER, url]
+    processes = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE, text=True) for n in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_an_older_schema_is_upgraded_in_place_with_its_data(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sql_url(kind, f"upgraded_{kind}", tmp_path)
+    old = SqlStore(url)
+    await say(old, "a", user("kept"))
+    await old.aclose()
+    steps = 0
+
+    def add_column(connection: Connection, tables: Tables) -> None:
+        nonlocal steps
+        steps += 1
+        connection.execute(text(f"ALTER TABLE {tables.messages.name} ADD COLUMN mood VARCHAR(10)"))
+
+    released = migrations.MIGRATIONS
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*released, add_column))
+    stores = [SqlStore(url) for _ in range(3)]
+    await asyncio.gather(*(store.open() for store in stores))
+    assert steps == 1
+    assert texts(await say(stores[0], "a", user("new"))) == ["kept", "new"]
+    engine = create_engine(url)
+    assert "mood" in [column["name"] for column in inspect(engine).get_columns("memory_messages")]
+    engine.dispose()
+    # The release before, rolled back to, says so and doesn't touch what it can't know.
+    monkeypatch.setattr(migrations, "MIGRATIONS", released)
+    older = SqlStore(url)
+    with pytest.raises(NotReachable, match="schema version 2; this release knows 1"):
+        await older.open()
+    for store in (*stores, older):
+        await store.aclose()
+
+
+# pg8000 leaves the sockets of broken connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_restarted_database_is_found_again_and_loses_nothing(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqlStore(sql_url(kind, f"restarted_{kind}", tmp_path))
+    server = mariadb() if kind == "mariadb" else postgres()
+    await asyncio.gather(*(say(store, "a", user(str(n)), identity=str(n), size=1) for n in range(20)))
+    server.stop()
+    try:
+        with pytest.raises(NotReachable, match="the memory store can't be reached"):
+            await say(store, "a", user("down"), identity="down")
+        began = time.monotonic()
+        with pytest.raises(NotReachable):
+            await store.window("a", 1)
+        assert time.monotonic() - began < 0.1, "a database that is down is left alone for a moment"
+        assert not (await store.stats()).reachable
+    finally:
+        server.start()
+    for _ in range(200):
+        try:
+            await say(store, "a", user("down"), identity="down", size=1)
+            break
+        except NotReachable:
+            await asyncio.sleep(0.1)
+    stored = texts(await store.read("a"))
+    assert (sorted(stored[:20], key=int), stored[20:]) == ([str(n) for n in range(20)], ["down"])
+    assert (await store.stats()).reachable
+    messages = [record.getMessage() for record in caplog.records if "reached" in record.getMessage()]
+    assert ["can't" in message for message in messages] == [True, False], "a log line for each change, and no more"
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_connections_killed_while_idle_are_replaced_unnoticed(kind: str, tmp_path: Path) -> None:
+    database = f"idle_{kind}"
+    store = SqlStore(sql_url(kind, database, tmp_path))
+    await asyncio.gather(*(say(store, fresh_id(), user("x")) for _ in range(10)))
+    if kind == "mariadb":
+        killing = f"SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = '{database}'"
+        engine = create_engine(f"mysql+pymysql://root@127.0.0.1:{mariadb().port}/mysql")
+        with engine.connect() as connection:
+            for (kill,) in connection.execute(text(killing)).all():
+                connection.execute(text(kill))
+        engine.dispose()
+    else:
+        terminate = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        execute("postgres", postgres().port, terminate)
+    windows = await asyncio.gather(*(say(store, "a", user(str(n)), size=50) for n in range(10)))
+    assert sorted(len(window.messages) for window in windows) == list(range(1, 11))
+    await store.aclose()
+
+
+async def test_a_database_that_is_down_at_first_is_used_once_it_is_there(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    stores: list[MemoryStore] = [
+        SqlStore(f"{kind}://u:hunter2@127.0.0.1:{port}/db")
+        for kind in ("postgresql+pg8000", "postgresql+psycopg", "mysql+pymysql")
+    ]
+    for store in stores:
+        with pytest.raises(NotReachable):
+            await store.open()
+        await store.aclose()
+
+
+HOSTILE = ('x"; DROP TABLE memory_messages; --', "x`y'z", "select ", "Ünï_", "a.b_", "x]y_")
+
+
+@pytest.mark.parametrize("prefix", HOSTILE)
+@pytest.mark.parametrize("kind", ["sqlite", "psycopg", "mariadb"])
+async def test_any_table_prefix_is_only_a_name(kind: str, prefix: str, tmp_path: Path) -> None:
+    database = f"prefix_{kind}_{HOSTILE.index(prefix)}"
+    url = sql_url(kind, database, tmp_path)
+    plain, hostile = SqlStore(url), SqlStore(url, prefix=prefix)
+    await say(plain, "a", user("plain"))
+    await say(hostile, "a", user("hostile"))
+    await hostile.prune(max_messages=1)
+    assert texts(await plain.read("a")) == ["plain"]
+    assert texts(await hostile.read("a")) == ["hostile"]
+    await plain.aclose()
+    await hostile.aclose()
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_two_models_over_one_database_see_one_conversation(kind: str, tmp_path: Path) -> None:
+    url = sql_url(kind, f"shared_{kind}", tmp_path)
+    first, second = SqlStore(url), SqlStore(url)
+    for number in range(6):
+        await say(first if number % 2 else second, "a", user(str(number)))
+    assert await first.window("a", 10) == await second.window("a", 10)
+    assert texts(await first.window("a", 10)) == [str(number) for number in range(6)]
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_neither_values_nor_passwords_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = sql_url("psycopg", "logged", tmp_path).replace("postgres@", "postgres:hunter2@")
+    store = SqlStore(url)
+    await say(store, "secret-id", user("secret-text"))
+    execute("postgres", postgres().port, "ALTER DATABASE logged SET default_transaction_read_only = on")
+    execute(
+        "postgres",
+        postgres().port,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'logged'",
+    )
+    with pytest.raises((NotReachable, InvalidInput, Exception)) as error:
+        await say(store, "secret-id", user("secret-text"))
+    shown = caplog.text + str(error.value) + repr(error.value) + repr(store) + (await store.stats()).detail
+    for secret in ("hunter2", "secret-id", "secret-text"):
+        assert secret not in shown
+    await store.aclose()
