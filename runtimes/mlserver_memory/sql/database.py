@@ -33,8 +33,8 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
     "pysqlite": {"timeout": 30},
 }
 """Seconds to wait for a connection (for SQLite, for another process's transaction), where the URL says nothing."""
-_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213"))
-"""Deadlock and serialisation failure: SQLSTATE, or the number where a driver gives that instead."""
+_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
+"""Deadlock and serialisation failure: SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
 
 _file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 """A lock for each SQLite file: the writers of this process queue here, which is fair and doesn't poll."""
@@ -219,8 +219,8 @@ def _code(error: DBAPIError) -> str:
     code = getattr(orig, "sqlstate", None) or getattr(orig, "sqlite_errorname", None)
     if code is None and orig is not None and orig.args:
         first: Any = orig.args[0]
-        # pg8000 gives the server's fields as a dictionary, `C` being the SQLSTATE; others begin with a number.
-        code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else first
+        # pg8000 gives the server's fields, `C` being the SQLSTATE; oracledb an object; others a number.
+        code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else getattr(first, "code", first)
     return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
 
 

@@ -39,9 +39,10 @@ class Pruning:
     def prune(self, connection: Connection, identity: str, dry_run: bool) -> int:
         """Remove what is to go of one conversation; returns how many messages that is."""
         conversations, messages = self.tables.conversations.c, self.tables.messages.c
-        # The conversation's row is the lock that appends wait for.
-        query = select(conversations.last, conversations.system, conversations.messages)
-        row = connection.execute(query.where(conversations.id == identity).with_for_update()).first()
+        # The conversation's row is the lock that appends wait for. SQL Server has no FOR UPDATE.
+        query = select(conversations.last, conversations.system).where(conversations.id == identity)
+        query = query.with_for_update().with_hint(self.tables.conversations, "WITH (UPDLOCK)", "mssql")
+        row = connection.execute(query).first()
         if row is None:
             return 0
         mine = messages.conversation == identity

@@ -12,7 +12,8 @@ from sqlalchemy import BigInteger, Column, Double, MetaData, String, Table, Text
 from sqlalchemy.dialects import mssql, mysql
 from sqlalchemy.sql import quoted_name
 
-_HASH = String(64)
+# SQL Server compares text that a driver sends as NVARCHAR with a VARCHAR column by reading the whole index.
+_HASH = String(64).with_variant(mssql.NVARCHAR(64), "mssql")
 # 255 characters of four bytes are 510 units where a database counts UTF-16.
 _NAME = Unicode(510)
 _LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb").with_variant(mssql.NVARCHAR(None), "mssql")
@@ -33,6 +34,7 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
     """The tables under the configured names, quoted."""
     metadata = MetaData(schema=None if schema is None else quoted_name(schema, quote=True))
 
+    # Column names that some database reserves are quoted.
     def table(name: str, *columns: Column[object]) -> Table:
         return Table(
             quoted_name(prefix + name, quote=True),
@@ -48,8 +50,8 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
         metadata,
         table(
             "version",
-            Column("name", String(32), primary_key=True),
-            Column("version", BigInteger, nullable=False),
+            Column("name", String(32), primary_key=True, quote=True),
+            Column("version", BigInteger, nullable=False, quote=True),
         ),
         table(
             "conversations",
@@ -58,18 +60,18 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
             # Oracle keeps '' as NULL.
             Column("namespace", _NAME),
             Column("memory_id", _NAME, nullable=False),
-            Column("last", BigInteger, nullable=False),
+            Column("last", BigInteger, nullable=False, quote=True),
             # Sequence of the newest system message, 0 for none.
-            Column("system", BigInteger, nullable=False),
-            Column("messages", BigInteger, nullable=False),
+            Column("system", BigInteger, nullable=False, quote=True),
+            Column("messages", BigInteger, nullable=False, quote=True),
             Column("oldest", Double, nullable=False),
             Column("updated", Double, nullable=False),
         ),
         table(
             "messages",
             Column("conversation", _HASH, primary_key=True),
-            Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-            Column("record", _LONG_TEXT, nullable=False),
+            Column("sequence", BigInteger, primary_key=True, autoincrement=False, quote=True),
+            Column("record", _LONG_TEXT, nullable=False, quote=True),
             Column("created", Double, nullable=False),
             Column("provenance", _LONG_TEXT),
         ),
@@ -77,8 +79,8 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
             "appends",
             Column("conversation", _HASH, primary_key=True),
             Column("digest", _HASH, primary_key=True),
-            Column("last", BigInteger, nullable=False),
-            Column("system", BigInteger, nullable=False),
+            Column("last", BigInteger, nullable=False, quote=True),
+            Column("system", BigInteger, nullable=False, quote=True),
             Column("created", Double, nullable=False),
         ),
     )

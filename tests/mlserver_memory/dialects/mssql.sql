@@ -1,0 +1,108 @@
+CREATE TABLE [my schema].[m"[]]_appends] (
+	conversation NVARCHAR(64) NOT NULL,
+	digest NVARCHAR(64) NOT NULL,
+	[last] BIGINT NOT NULL,
+	[system] BIGINT NOT NULL,
+	created DOUBLE PRECISION NOT NULL,
+	PRIMARY KEY (conversation, digest)
+);
+
+CREATE TABLE [my schema].[m"[]]_conversations] (
+	id NVARCHAR(64) NOT NULL,
+	namespace_id NVARCHAR(64) NOT NULL,
+	namespace NVARCHAR(510) NULL,
+	memory_id NVARCHAR(510) NOT NULL,
+	[last] BIGINT NOT NULL,
+	[system] BIGINT NOT NULL,
+	[messages] BIGINT NOT NULL,
+	oldest DOUBLE PRECISION NOT NULL,
+	updated DOUBLE PRECISION NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE TABLE [my schema].[m"[]]_messages] (
+	conversation NVARCHAR(64) NOT NULL,
+	[sequence] BIGINT NOT NULL,
+	[record] NVARCHAR(max) NOT NULL,
+	created DOUBLE PRECISION NOT NULL,
+	provenance NVARCHAR(max) NULL,
+	PRIMARY KEY (conversation, [sequence])
+);
+
+CREATE TABLE [my schema].[m"[]]_version] (
+	[name] VARCHAR(32) NOT NULL,
+	[version] BIGINT NOT NULL,
+	PRIMARY KEY ([name])
+);
+
+CREATE INDEX [ix_my schema_m"[]]_conversations_namespace_id] ON [my schema].[m"[]]_conversations] (namespace_id);
+
+UPDATE [my schema].[m"[]]_conversations] SET [system]=CASE WHEN (:p_offset > :param_1) THEN [my schema].[m"[]]_conversations].[last] + :p_offset ELSE [my schema].[m"[]]_conversations].[system] END, [last]=([my schema].[m"[]]_conversations].[last] + :p_count), [messages]=([my schema].[m"[]]_conversations].[messages] + :p_count), updated=:p_now OUTPUT inserted.[last], inserted.[system] WHERE [my schema].[m"[]]_conversations].id = :p_id;
+
+INSERT INTO [my schema].[m"[]]_appends] (conversation, digest, [last], [system], created) VALUES (:conversation, :digest, :last, :system, :created);
+
+INSERT INTO [my schema].[m"[]]_messages] (conversation, [sequence], [record], created, provenance) VALUES (:conversation, :sequence, :record, :created, :provenance);
+
+SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after AND [my schema].[m"[]]_messages].[sequence] <= :p_until UNION ALL SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] = :p_system;
+
+INSERT INTO [my schema].[m"[]]_conversations] (id, namespace_id, namespace, memory_id, [last], [system], [messages], oldest, updated) VALUES (:id, :namespace_id, :namespace, :memory_id, :last, :system, :messages, :oldest, :updated);
+
+SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after AND [my schema].[m"[]]_messages].[sequence] <= :p_until ORDER BY [my schema].[m"[]]_messages].[sequence];
+
+SELECT [my schema].[m"[]]_appends].[last], [my schema].[m"[]]_appends].[system]
+FROM [my schema].[m"[]]_appends]
+WHERE [my schema].[m"[]]_appends].conversation = :p_id AND [my schema].[m"[]]_appends].digest = :p_digest;
+
+SELECT [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
+FROM [my schema].[m"[]]_conversations] WITH (UPDLOCK)
+WHERE [my schema].[m"[]]_conversations].id = :id_1;
+
+SELECT min([my schema].[m"[]]_messages].[sequence]) AS min_1
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :conversation_1 AND NOT ([my schema].[m"[]]_messages].[sequence] <= :sequence_1 OR [my schema].[m"[]]_messages].created < :created_1);
+
+SELECT count(*) AS count_1
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :conversation_1 AND ([my schema].[m"[]]_messages].[sequence] <= :sequence_1 OR [my schema].[m"[]]_messages].created < :created_1) AND [my schema].[m"[]]_messages].[sequence] != :sequence_2;
+
+DELETE FROM [my schema].[m"[]]_messages] WHERE [my schema].[m"[]]_messages].conversation = :conversation_1 AND ([my schema].[m"[]]_messages].[sequence] <= :sequence_1 OR [my schema].[m"[]]_messages].created < :created_1) AND [my schema].[m"[]]_messages].[sequence] != :sequence_2;
+
+SELECT min([my schema].[m"[]]_messages].created) AS min_1
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :conversation_1 AND [my schema].[m"[]]_messages].[sequence] >= :sequence_1;
+
+UPDATE [my schema].[m"[]]_conversations] SET [messages]=([my schema].[m"[]]_conversations].[messages] - :messages_1), oldest=:oldest WHERE [my schema].[m"[]]_conversations].id = :id_1;
+
+DELETE FROM [my schema].[m"[]]_appends] WHERE [my schema].[m"[]]_appends].conversation = :conversation_1 AND [my schema].[m"[]]_appends].[last] < :last_1 AND [my schema].[m"[]]_appends].created < :created_1;
+
+DELETE FROM [my schema].[m"[]]_appends] WHERE [my schema].[m"[]]_appends].[last] = :last_1 AND [my schema].[m"[]]_appends].created < :created_1;
+
+DELETE FROM [my schema].[m"[]]_conversations] WHERE [my schema].[m"[]]_conversations].id = :id_1;
+
+UPDATE [my schema].[m"[]]_appends] SET [last]=:last, [system]=:system WHERE [my schema].[m"[]]_appends].conversation = :conversation_1;
+
+SELECT anon_1.[sequence], anon_1.[record], anon_1.created, anon_1.provenance
+FROM (SELECT [my schema].[m"[]]_messages].[sequence] AS [sequence], [my schema].[m"[]]_messages].[record] AS [record], [my schema].[m"[]]_messages].created AS created, [my schema].[m"[]]_messages].provenance AS provenance, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_messages].[sequence]) AS mssql_rn
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after) AS anon_1
+WHERE mssql_rn <= :p_limit;
+
+SELECT anon_1.id, anon_1.namespace_id, anon_1.namespace, anon_1.memory_id, anon_1.[last], anon_1.[system], anon_1.[messages], anon_1.oldest, anon_1.updated
+FROM (SELECT [my schema].[m"[]]_conversations].id AS id, [my schema].[m"[]]_conversations].namespace_id AS namespace_id, [my schema].[m"[]]_conversations].namespace AS namespace, [my schema].[m"[]]_conversations].memory_id AS memory_id, [my schema].[m"[]]_conversations].[last] AS [last], [my schema].[m"[]]_conversations].[system] AS [system], [my schema].[m"[]]_conversations].[messages] AS [messages], [my schema].[m"[]]_conversations].oldest AS oldest, [my schema].[m"[]]_conversations].updated AS updated, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_conversations].id) AS mssql_rn
+FROM [my schema].[m"[]]_conversations]
+WHERE [my schema].[m"[]]_conversations].namespace_id = :p_namespace AND [my schema].[m"[]]_conversations].id > :p_after AND [my schema].[m"[]]_conversations].[messages] > :param_1) AS anon_1
+WHERE mssql_rn <= :p_limit;
+
+SELECT count(*) AS count_1, coalesce(sum([my schema].[m"[]]_conversations].[messages]), :coalesce_2) AS coalesce_1
+FROM [my schema].[m"[]]_conversations]
+WHERE [my schema].[m"[]]_conversations].namespace_id = :p_namespace AND [my schema].[m"[]]_conversations].[messages] > :param_1;
+
+SELECT DISTINCT [my schema].[m"[]]_conversations].namespace
+FROM [my schema].[m"[]]_conversations]
+WHERE [my schema].[m"[]]_conversations].[messages] > :param_1;
