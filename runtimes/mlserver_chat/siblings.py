@@ -106,6 +106,7 @@ def repository_models(owner: ModelSettings) -> set[str]:
 def _name_of(path: Path) -> str | None:
     """The model's name; MLServer gives the folder's name to a model without one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.name
-    except (OSError, ValueError, AttributeError):
+        name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.name
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
+    return name if isinstance(name, str) else None

@@ -71,7 +71,9 @@ def evaluate(url: str, cases: Path, wrong: bool, at_least: float | None) -> None
     console.print(_routes_table(results), _thresholds_table(results), sep="\n")
     for result in [each for each in results if wrong and not each.right]:
         text = escape(result.case.messages[-1].text[:100])
-        console.print(f"[red]{result.case.route} → {result.route}[/] {result.score:.2f}  {text}", highlight=False)
+        console.print(
+            f"[red]{result.case.route} → {result.route}[/] {result.score:.2f}  {text}", highlight=False, soft_wrap=True
+        )
     accuracy = sum(result.right for result in results) / len(results)
     median = sorted(result.seconds for result in results)[len(results) // 2]
     console.print(f"{accuracy:.1%} of {len(results)} right, median {median * 1000:.0f} ms", highlight=False)

@@ -42,7 +42,7 @@ def read_documents(path: Path) -> list[Document]:
     """
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError(f"manifest '{path}' can't be read: {_why(error)}") from None
     documents: list[Document] = []
     try:

@@ -89,7 +89,7 @@ class PromptCatalog:
         paths = [self._folder / path for path in map(_path, self._sources) if path is not None]
         try:
             return tuple((state.st_mtime_ns, state.st_size) for state in (path.stat() for path in paths))
-        except OSError:
+        except (OSError, ValueError):
             return ()
 
     def _reload(self) -> None:
@@ -120,7 +120,7 @@ def _read(source: _Source, folder: Path) -> list[Prompt]:
     where = "'parameters.extra.prompt'" if path is None else f"prompt file '{path}'"
     try:
         text = "" if path is None else (folder / path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         raise SettingsError(f"{where} can't be read") from None
     if isinstance(source, TemplateOptions):
         template = [{"role": "user", "content": text}]

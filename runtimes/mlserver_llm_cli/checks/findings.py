@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+_LONGEST = 500
+
 Level = Literal["error", "warning"]
 """`error`: the model doesn't load, or not as written. `warning`: it loads, and something will surprise."""
 
@@ -28,12 +30,18 @@ class Finding:
 
 def error(file: Path, key: str, sentence: str) -> Finding:
     """A fault that keeps the model from loading as it is written."""
-    return Finding("error", str(file), key, sentence)
+    return Finding("error", str(file), key, _one_line(sentence))
 
 
 def warning(file: Path, key: str, sentence: str) -> Finding:
     """A fault that a model loads with."""
-    return Finding("warning", str(file), key, sentence)
+    return Finding("warning", str(file), key, _one_line(sentence))
+
+
+def _one_line(sentence: str) -> str:
+    """Names that a file holds may be of any length, with anything in them."""
+    line = " ".join(sentence.split())
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
 
 
 def unknown_key(file: Path, path: str, name: str, known: Iterable[str]) -> Finding:
