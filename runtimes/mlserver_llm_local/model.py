@@ -1,7 +1,8 @@
 """A causal language model of transformers and what is asked of it. Everything here blocks."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from mlserver_chat import InvalidInput, Message
 
 from .conversation import ChatFormat
-from .loading import load
+from .loading import load, threads_for
 from .options import GenerationOptions
 from .pieces import TextPieces
 from .settings import TransformersSettings
@@ -63,6 +64,7 @@ class ChatModel:
     def __init__(self, settings: TransformersSettings, folder: Path):
         self._model, tokenizer = load(settings, folder)
         self._format = ChatFormat(tokenizer, self._model.generation_config.eos_token_id)
+        self._threads = settings.threads or threads_for(self._model.num_parameters())
         made_for: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._context = min(made_for or _ENDLESS, settings.max_model_len or _ENDLESS)
 
@@ -85,7 +87,7 @@ class ChatModel:
             torch.manual_seed(options.seed)
         pieces = TextPieces(self._format.text, options.stop)
         input_ids = torch.tensor([prompt], device=self._model.device)
-        with torch.inference_mode():
+        with self._computing():
             output = self._model.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
@@ -117,7 +119,7 @@ class ChatModel:
         # Padding is on the right: no token sees what comes after it, so it needs no mask.
         rows = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers], device=device)
         counted = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers], device=device)
-        with torch.inference_mode():
+        with self._computing():
             first = self._model(torch.tensor([prompt], device=device), use_cache=True, logits_to_keep=1)
             logits = first.logits.expand(len(rows), -1, -1)
             if longest > 1:
@@ -133,6 +135,13 @@ class ChatModel:
         del self._model
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def _computing(self) -> Generator[None]:
+        # Models with other numbers of threads take turns in this thread.
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            yield
 
     def _room(self, prompt: int, answer: int = 1) -> int:
         """How many tokens the context holds behind a prompt of `prompt` tokens, at least `answer`."""

@@ -35,8 +35,8 @@ class TransformersSettings(Settings):
     tensor_parallel_size: int = 1
     """1: a model is on one device. For more, see `device_map` of `from_pretrained`, or the API runtime."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of this process for computing; default: as many CPUs as it may use. With several worker processes,
-    give each its share."""
+    """CPU threads for computing; default: 1 for a model under 50 million parameters, else as many as the process may
+    use CPUs. With several worker processes, give each its share."""
 
     @field_validator("tensor_parallel_size")
     @classmethod
