@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from fastapi import APIRouter
 from mlserver import MLModel, MLServer, ModelSettings
 from mlserver.errors import ModelNotFound
 from mlserver.handlers import DataPlane
@@ -39,14 +40,22 @@ def find_registry() -> MultiModelRegistry | None:
     return None
 
 
-def find_data_plane(registry: MultiModelRegistry | None) -> DataPlane | None:
-    """The data plane of the server that `registry` belongs to, through which requests from outside reach models; None
-    in a worker process, which has a registry of its own and no server."""
+def find_server(registry: MultiModelRegistry | None) -> MLServer | None:
+    """The server of `registry`; None in a worker process, which has a registry of its own and no server."""
     # The server registers its own methods to be called when a model loads.
     hooks = registry._on_model_load if registry else []  # pyright: ignore[reportPrivateUsage]
-    servers = (getattr(hook, "__self__", None) for hook in hooks)
-    server = next((each for each in servers if isinstance(each, MLServer)), None)
-    return server._data_plane if server else None  # pyright: ignore[reportPrivateUsage]
+    owners = (getattr(hook, "__self__", None) for hook in hooks)
+    return next((owner for owner in owners if isinstance(owner, MLServer)), None)
+
+
+def data_plane_of(server: MLServer) -> DataPlane:
+    """The data plane, through which requests from outside reach models."""
+    return server._data_plane  # pyright: ignore[reportPrivateUsage]
+
+
+def rest_router_of(server: MLServer) -> APIRouter:
+    """The routes of the REST server."""
+    return server._rest_server._app.router  # pyright: ignore[reportPrivateUsage]
 
 
 def in_worker() -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlserver_chat import SettingsError
 
+from .experiments import Experiment, read_experiments
 from .graph import Graph, compile_graph
 from .manifest import read_manifests
 from .validation import check
@@ -16,10 +17,22 @@ def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
     Raises:
         SettingsError: the first fault of the first file that has one, with file, line and key.
     """
-    paths = [folder / path for path in ([manifests] if isinstance(manifests, str) else manifests)]
-    graphs = [compile_graph(check(loaded)) for path in paths for loaded in read_manifests(path)]
+    graphs = [compile_graph(check(loaded)) for path in _paths(manifests, folder) for loaded in read_manifests(path)]
     _check_together(graphs)
     return graphs
+
+
+def load_experiments(manifests: str | list[str], folder: Path) -> list[Experiment]:
+    """The Experiments among the same manifests.
+
+    Raises:
+        SettingsError: as `load_graphs`.
+    """
+    return read_experiments(_paths(manifests, folder))
+
+
+def _paths(manifests: str | list[str], folder: Path) -> list[Path]:
+    return [folder / path for path in ([manifests] if isinstance(manifests, str) else manifests)]
 
 
 def _check_together(graphs: Iterable[Graph]) -> None:
@@ -29,4 +42,4 @@ def _check_together(graphs: Iterable[Graph]) -> None:
             raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
         seen.add(graph.name)
     if not seen:
-        raise SettingsError("'manifest' names no file")
+        raise SettingsError("'manifest' names no file with a Pipeline")

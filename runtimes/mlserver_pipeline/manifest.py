@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -162,35 +162,35 @@ def read_manifests(path: Path) -> list[Loaded]:
     """The Pipelines of a manifest file, typed but not yet validated. Documents of other kinds are passed over.
 
     Raises:
-        SettingsError: not YAML, no Pipeline in it, an unknown field, a wrong value; with file, line and key.
+        SettingsError: not YAML, neither Pipeline nor Experiment in it, an unknown field, a wrong value; with file, line
+            and key.
     """
-    found = [
-        Loaded(parse_manifest(document), document)
-        for document in read_documents(path)
-        if document.content.get("kind", "Pipeline") == "Pipeline"
-    ]
-    if not found:
+    documents = read_documents(path)
+    kinds = [document.content.get("kind", "Pipeline") for document in documents]
+    if "Pipeline" not in kinds and "Experiment" not in kinds:
         raise SettingsError(f"{path.name}: holds no manifest of kind 'Pipeline'")
-    return found
+    pipelines = [document for document, kind in zip(documents, kinds, strict=True) if kind == "Pipeline"]
+    return [Loaded(parse_resource(document, PipelineManifest), document) for document in pipelines]
 
 
-def parse_manifest(document: Document) -> PipelineManifest:
-    """One document as a Pipeline.
+ResourceT = TypeVar("ResourceT", bound=Part)
+
+
+def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
+    """One document as a resource of this kind.
 
     Raises:
-        SettingsError: as `read_manifests`.
+        SettingsError: an unknown field, a wrong value; with file, line and key.
     """
-    faults = shape_faults(document)
-    if faults:
-        location, sentence = faults[0]
+    for location, sentence in shape_faults(document, kind):
         raise SettingsError(f"{document.place(location)}: {sentence}")
-    return PipelineManifest.model_validate(document.content)
+    return kind.model_validate(document.content)
 
 
-def shape_faults(document: Document) -> list[tuple[Location, str]]:
+def shape_faults(document: Document, kind: type[Part] = PipelineManifest) -> list[tuple[Location, str]]:
     """What the CRD's schema would refuse: unknown or missing fields and wrong values, each with its place."""
     try:
-        PipelineManifest.model_validate(document.content)
+        kind.model_validate(document.content)
     except ValidationError as error:
         return [_fault(each["loc"], each["type"], each["msg"]) for each in error.errors(include_url=False)]
     return []

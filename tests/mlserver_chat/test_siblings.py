@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import find_data_plane
+from mlserver_chat.siblings import find_server
 from support import Server, outputs, start_mlserver, text
 
 CODE = """
@@ -89,5 +89,5 @@ def test_a_server_that_is_not_there_is_not_reachable(mlserver: Callable[..., Ser
     assert answer.status_code == 503 and "not reachable" in answer.json()["error"]
 
 
-def test_a_registry_without_a_server_has_no_data_plane() -> None:
-    assert find_data_plane(None) is None and find_data_plane(MultiModelRegistry()) is None
+def test_a_registry_of_no_server_finds_none() -> None:
+    assert find_server(None) is None and find_server(MultiModelRegistry()) is None

@@ -1,0 +1,168 @@
+"""Seldon's Experiment resource: requests of one model or pipeline split over several, and mirrored to another."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from mlserver_chat import SettingsError
+
+from .documents import read_documents
+from .engine import Call
+from .manifest import Count, Metadata, Part, parse_resource
+from .messages import Message
+
+ROUTE = "x-seldon-route"
+"""The response header that says which candidate answered; sent back, it leads to the same one again."""
+
+Random = Callable[[], float]
+"""A number from 0 up to 1."""
+
+
+class Candidate(Part):
+    """One of those that share the requests."""
+
+    name: str
+    """A model or a pipeline."""
+    weight: Count
+    """Its share, relative to the sum of all weights."""
+
+
+class Mirror(Part):
+    """One more that gets requests; what it answers is dropped."""
+
+    name: str
+    """A model or a pipeline."""
+    percent: Count
+    """How many requests of a hundred."""
+
+
+class ExperimentSpec(Part):
+    """The split."""
+
+    default: str | None = None
+    """The candidate whose own address gets the split."""
+    resource_type: str = "model"
+    """`pipeline`, or anything else for models."""
+    candidates: list[Candidate]
+    """Those that share the requests."""
+    mirror: Mirror | None = None
+    """One that listens."""
+
+
+class Experiment(Part):
+    """An Experiment resource."""
+
+    api_version: Literal["mlops.seldon.io/v1alpha1"]
+    """The resource's group and version."""
+    kind: Literal["Experiment"]
+    """The resource's kind."""
+    metadata: Metadata
+    """Its name."""
+    spec: ExperimentSpec
+    """The split."""
+
+    @property
+    def is_of_pipelines(self) -> bool:
+        """Whether the candidates are pipelines."""
+        return self.spec.resource_type == "pipeline"
+
+    @property
+    def members(self) -> list[str]:
+        """The candidates and the mirror."""
+        return [each.name for each in (*self.spec.candidates, *([self.spec.mirror] if self.spec.mirror else []))]
+
+    def choose(self, route: str, draw: Random = random.random) -> str:
+        """The candidate for a request: the one that its `x-seldon-route` header names, else one by weight."""
+        for candidate in self.spec.candidates:
+            if self.token(candidate.name) in route:
+                return candidate.name
+        point = draw() * sum(candidate.weight for candidate in self.spec.candidates)
+        for candidate in self.spec.candidates:
+            point -= candidate.weight
+            if point < 0:
+                return candidate.name
+        return self.spec.candidates[-1].name
+
+    def is_mirrored(self, draw: Random = random.random) -> bool:
+        """Whether this request also goes to the mirror."""
+        return self.spec.mirror is not None and draw() * 100 < self.spec.mirror.percent
+
+    def token(self, name: str) -> str:
+        """How `x-seldon-route` names a candidate; a model with its version, which is always 1 here."""
+        return f":{name}.pipeline:" if self.is_of_pipelines else f":{name}_1:"
+
+
+def read_experiments(paths: Iterable[Path]) -> list[Experiment]:
+    """The Experiments of manifest files.
+
+    Raises:
+        SettingsError: what Core 2 refuses, in its own words, with file and line.
+    """
+    found: list[Experiment] = []
+    for document in (document for path in paths for document in read_documents(path)):
+        if document.content.get("kind") == "Experiment":
+            experiment = parse_resource(document, Experiment)
+            for fault in _faults(experiment, found):
+                raise SettingsError(f"{document.place(('spec',))}: {fault}")
+            found.append(experiment)
+    return found
+
+
+def _faults(experiment: Experiment, others: Iterable[Experiment]) -> Iterator[str]:
+    name, spec = experiment.metadata.name, experiment.spec
+    for other in others:
+        if spec.default and (other.spec.default, other.is_of_pipelines) == (spec.default, experiment.is_of_pipelines):
+            yield (
+                f"Resource {spec.default} already in experiment {other.metadata.name} as a baseline. "
+                "A model or pipeline can only appear in one experiment as a baseline"
+            )
+    if spec.default and spec.default not in [candidate.name for candidate in spec.candidates]:
+        yield f"default model/pipeline {spec.default} not found in experiment {name} candidates"
+    if not spec.candidates and spec.mirror is None:
+        yield f"experiment {name} has no candidates or mirror"
+    members = experiment.members
+    for twice in (member for member in members if members.count(member) > 1):
+        yield f"each candidate and mirror must be unique but found resource {twice} duplicated in experiment {name}"
+    if not spec.candidates:
+        yield f"experiment {name} has nobody to answer: name a candidate"
+
+
+class SplitSteps:
+    """Calls, in place of a step that is the default of an experiment of models, the candidate whose turn it is.
+
+    Args:
+        experiments: those of models.
+        call: calls a model.
+    """
+
+    def __init__(self, experiments: Iterable[Experiment], call: Call):
+        self._by_default = {each.spec.default: each for each in experiments if not each.is_of_pipelines}
+        self._call = call
+        self._mirrored: set[asyncio.Task[None]] = set()
+
+    async def __call__(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> tuple[Message, Mapping[str, str]]:
+        """The candidate's answer, with the header `x-seldon-route`; the engine's `Call`."""
+        experiment = self._by_default.get(step)
+        # Models don't see by which route a request has come.
+        seen = {name: value for name, value in headers.items() if name != ROUTE}
+        if experiment is None:
+            return await self._call(step, message, seen)
+        route = headers.get(ROUTE, "")
+        chosen = experiment.choose(route)
+        if experiment.spec.mirror is not None and experiment.is_mirrored():
+            task = asyncio.create_task(self._mirror(experiment.spec.mirror.name, message, seen))
+            self._mirrored.add(task)
+            task.add_done_callback(self._mirrored.discard)
+        answer, added = await self._call(chosen, message, seen)
+        token = experiment.token(chosen)
+        return answer, {**added, ROUTE: route if token in route else f"{route} {token}".strip()}
+
+    async def _mirror(self, name: str, message: Message, headers: Mapping[str, str]) -> None:
+        # Nobody waits for a mirror's answer, nor for its error.
+        with suppress(Exception):
+            await self._call(name, message, headers)

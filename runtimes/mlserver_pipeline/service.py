@@ -1,0 +1,67 @@
+"""What a loaded pipeline model holds: the runner, the connections to other servers, and its place among the routes."""
+
+import asyncio
+from collections.abc import Sequence
+
+from mlserver import MLServer, ModelSettings
+from mlserver.registry import MultiModelRegistry
+
+from mlserver_chat.siblings import data_plane_of, rest_router_of, wait_for_model
+
+from .calls import SameProcessSteps, can_stream
+from .engine import Engine
+from .experiments import Experiment, SplitSteps
+from .graph import Graph
+from .mesh import MeshRoute
+from .remote import MixedSteps, remote_steps
+from .runner import Runner, Streaming
+from .settings import PipelineSettings
+from .streaming import streamed_steps
+
+
+class Service:
+    """Pipelines whose steps are ready, reachable at Core 2's addresses until `aclose`."""
+
+    def __init__(self, runner: Runner, steps: MixedSteps, server: MLServer, mesh: MeshRoute):
+        self.runner = runner
+        self._steps = steps
+        self._router = rest_router_of(server)
+        self._mesh = mesh
+        # Before MLServer's own routes, which would take the request by its path.
+        self._router.routes.insert(0, mesh)
+
+    async def aclose(self) -> None:
+        """Take no more requests, let those on their way come to their end, and close the connections."""
+        self._router.routes.remove(self._mesh)
+        await self.runner.aclose()
+        await self._steps.aclose()
+
+
+async def open_service(
+    graphs: Sequence[Graph],
+    experiments: Sequence[Experiment],
+    config: PipelineSettings,
+    owner: ModelSettings,
+    registry: MultiModelRegistry,
+    server: MLServer,
+) -> Service:
+    """The service of these pipelines, once the models that they call in this process are ready.
+
+    Raises:
+        SettingsError: a model that the repository lacks or that is not ready in time, or a wrong URI.
+    """
+    split = {experiment.spec.default: experiment for experiment in experiments if not experiment.is_of_pipelines}
+    steps = {step for graph in graphs for step in graph.steps}
+    called = sorted(steps.union(*(experiment.members for default, experiment in split.items() if default in steps)))
+    remote = remote_steps(config.models, called, config.step_timeout)
+    models = await asyncio.gather(
+        *(wait_for_model(registry, step, owner, config.load_timeout) for step in called if step not in remote)
+    )
+    # A split step isn't streamed: its chunks would come from any of its candidates.
+    speaking = {model.name for model in models if can_stream(model) and model.name not in split}
+    here = SameProcessSteps(data_plane_of(server), config.step_timeout)
+    mixed = MixedSteps(remote, here)
+    engine = Engine(graphs, SplitSteps(split.values(), mixed))
+    streaming = Streaming({graph.name: streamed_steps(graph, speaking) for graph in graphs}, here.stream)
+    mesh = MeshRoute(rest_router_of(server), {graph.name for graph in graphs}, experiments)
+    return Service(Runner(engine, config.trace_values, streaming), mixed, server, mesh)
