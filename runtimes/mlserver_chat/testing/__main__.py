@@ -1,5 +1,7 @@
 """`python -m mlserver_chat.testing [--port PORT]`: the OpenAI-compatible test server by hand, until interrupted."""
 
+import os
+
 import click
 
 from .openai_server import OpenAIServer
@@ -12,7 +14,7 @@ def main(port: int) -> None:
     try:
         server = OpenAIServer(port)
     except OSError as error:
-        raise click.ClickException(f"port {port} can't be used: {error.strerror}") from None
+        raise click.ClickException(f"port {port} can't be used: {os.strerror(error.errno or 0)}") from None
     click.echo(server.base_url)
     server.serve()
 
