@@ -192,7 +192,9 @@ def shape_faults(document: Document, kind: type[Part] = PipelineManifest) -> lis
     try:
         kind.model_validate(document.content)
     except ValidationError as error:
-        return [_fault(each["loc"], each["type"], each["msg"]) for each in error.errors(include_url=False)]
+        # A misspelt field first: it is why another is missing.
+        faults = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        return [_fault(each["loc"], each["type"], each["msg"]) for each in faults]
     return []
 
 

@@ -1,0 +1,207 @@
+"""Experiments and the mesh's addresses."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from textwrap import indent
+
+import httpx2
+import pytest
+
+from mlserver_chat import SettingsError
+from mlserver_pipeline.experiments import ROUTE, Experiment, SplitSteps, read_experiments
+from mlserver_pipeline.mesh import MeshRoute
+from mlserver_pipeline.messages import Message
+from pipeline_lab import ints, manifest_text, message
+from support import Server, text
+
+
+def experiment_text(spec: str, name: str = "e") -> str:
+    head = f"apiVersion: mlops.seldon.io/v1alpha1\nkind: Experiment\nmetadata: {{name: {name}}}\nspec:\n"
+    return head + indent(spec, "  ") + "\n"
+
+
+def experiment(folder: Path, *specs: str) -> list[Experiment]:
+    path = folder / "e.yaml"
+    path.write_text("---\n".join(experiment_text(spec, f"e{n}") for n, spec in enumerate(specs)), encoding="utf-8")
+    return read_experiments([path])
+
+
+HALVES = "default: a\ncandidates: [{name: a, weight: 30}, {name: b, weight: 10}]"
+PIPELINES = "default: p\nresourceType: pipeline\ncandidates: [{name: p, weight: 1}, {name: q, weight: 1}]"
+
+
+def test_candidates_share_by_weight_and_a_route_that_was_taken_is_taken_again(tmp_path: Path) -> None:
+    (it,) = experiment(tmp_path, HALVES)
+    assert [it.choose("", lambda at=at: at) for at in (0.0, 0.74, 0.76, 0.999)] == ["a", "a", "b", "b"]
+    assert it.choose(":b_1:", lambda: 0.0) == "b"
+    assert it.choose(":c_1: :b_1: :p.pipeline:", lambda: 0.0) == "b"
+
+
+REFUSED = {
+    "default/0": (
+        ("default: c\ncandidates: [{name: a, weight: 1}]",),
+        "default model/pipeline c not found in experiment e0 candidates",
+    ),
+    "nobody": (("candidates: []",), "experiment e0 has no candidates or mirror"),
+    "twice": (
+        ("candidates: [{name: a, weight: 1}]\nmirror: {name: a, percent: 1}",),
+        "each candidate and mirror must be unique but found resource a duplicated in experiment e0",
+    ),
+    "baseline": ((HALVES, HALVES), "Resource a already in experiment e0 as a baseline."),
+    "only a mirror": (("candidates: []\nmirror: {name: a, percent: 1}",), "has nobody to answer"),
+    "field": (
+        ("candidates: [{name: a, weigth: 1}]",),
+        "unknown field 'spec.candidates[0].weigth'; did you mean 'weight'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_faulty_experiment_is_refused_in_core_2s_words(tmp_path: Path, case: str) -> None:
+    specs, reason = REFUSED[case]
+    with pytest.raises(SettingsError) as refused:
+        experiment(tmp_path, *specs)
+    assert reason in str(refused.value) and str(refused.value).startswith("e.yaml:")
+
+
+async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went(tmp_path: Path) -> None:
+    called: list[str] = []
+
+    async def call(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        called.append(step)
+        assert ROUTE not in headers
+        if step == "m":
+            raise RuntimeError("a mirror's error is nobody's")
+        return sent, {"x-own": "1"}
+
+    steps = SplitSteps(experiment(tmp_path, f"{HALVES}\nmirror: {{name: m, percent: 100}}"), call)
+    _, headers = await steps("a", message(ints("i", 1)), {ROUTE: ":z_1: :b_1:"})
+    assert headers == {"x-own": "1", ROUTE: ":z_1: :b_1:"}
+    for _ in range(200):
+        _, headers = await steps("a", message(ints("i", 1)), {ROUTE: ":z_1:"})
+        assert headers[ROUTE] in (":z_1: :a_1:", ":z_1: :b_1:")
+    await asyncio.sleep(0)
+    share = Counter(called)
+    assert share["a"] > share["b"] > 20 and share["m"] == 201
+    _, headers = await steps("other", message(ints("i", 1)), {})
+    assert called[-1] == "other" and ROUTE not in headers
+
+
+ADDRESSES = {
+    # Path, header seldon-model: where it goes (None: where MLServer takes it).
+    ("/v2/models/p/infer", ""): None,
+    ("/v2/models/p/infer", "p.pipeline"): "/v2/pipelines/p/infer",
+    ("/v2/models/anything/infer", "p.pipeline"): "/v2/pipelines/p/infer",
+    ("/v2/models/p.pipeline/infer", ""): "/v2/pipelines/p/infer",
+    ("/v2/pipelines/p/infer", "p.pipeline"): None,
+    ("/v2/pipelines/p/infer", ""): None,
+    ("/v2/pipelines/elsewhere/infer", ""): None,
+    ("/v2/models/x/infer", "m"): "/v2/models/m/infer",
+    ("/v2/models/x/infer", "m.model"): "/v2/models/m/infer",
+    ("/v2/models/x/infer_stream", "m"): "/v2/models/m/infer_stream",
+    ("/v2/models/x/ready", "m"): None,
+    ("/v2/repository/index", "m"): None,
+    ("/v2/models/a/infer", ""): "/v2/models/b/infer",
+    ("/v2/models/a/infer_stream", ""): "/v2/models/b/infer_stream",
+    ("/v2/models/e0.experiment/infer", ""): "/v2/models/b/infer",
+    ("/v2/models/x/infer", "e0.experiment"): "/v2/models/b/infer",
+    ("/v2/pipelines/q/infer", ""): None,
+    ("/v2/pipelines/x/infer", "e1.experiment"): "/v2/pipelines/q2/infer",
+    ("/v2/pipelines/d/infer", ""): "/v2/pipelines/q2/infer",
+}
+
+
+@pytest.mark.parametrize(("path", "header"), ADDRESSES)
+def test_an_address_leads_where_core_2s_mesh_would_send_it(tmp_path: Path, path: str, header: str) -> None:
+    of_pipelines = "default: d\nresourceType: pipeline\ncandidates: [{name: d, weight: 1}, {name: q2, weight: 1}]"
+
+    async def nowhere(*_: object) -> None:
+        raise AssertionError
+
+    mesh = MeshRoute(nowhere, {"p", "q"}, experiment(tmp_path, HALVES, of_pipelines), lambda: 0.99)
+    target = mesh.target(path, header, "")
+    assert (target.path if target else None) == ADDRESSES[path, header]
+
+
+WORDS = """
+import os
+from pathlib import Path
+from mlserver import MLModel
+from mlserver.codecs import StringCodec
+from mlserver.types import InferenceResponse
+
+class Say(MLModel):
+    async def predict(self, payload):
+        if self.name == "shadow":
+            Path(os.environ["SEEN"]).touch()
+        return InferenceResponse(model_name=self.name, outputs=[StringCodec.encode_output("said", [self.name])])
+"""
+
+
+@pytest.fixture(scope="module")
+def server(mlserver: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    folder = tmp_path_factory.mktemp("experiments")
+    halves = "default: a\ncandidates: [{name: a, weight: 1}, {name: b, weight: 1}]"
+    manifests = [
+        manifest_text("steps: [{name: a}]\noutput: {steps: [a]}", "p"),
+        manifest_text("steps: [{name: c}]\noutput: {steps: [c]}", "q"),
+        experiment_text(f"{halves}\nmirror: {{name: shadow, percent: 100}}", "models"),
+        experiment_text(PIPELINES, "pipes"),
+    ]
+    models: dict[str, dict[str, object]] = {name: {"implementation": "words.Say"} for name in ("a", "b", "c", "shadow")}
+    models["p"] = {"implementation": "mlserver_pipeline.Pipeline", "parameters": {"extra": {"manifest": "all.yaml"}}}
+    files = {f"{name}/words.py": WORDS for name in models} | {"p/all.yaml": "---\n".join(manifests)}
+    yield mlserver(models, files=files, env={"SEEN": str(folder / "seen")}), folder / "seen"
+
+
+def ask(server: Server, path: str, **headers: str) -> tuple[str, str]:
+    """What was said, and by which route."""
+    answer = httpx2.post(f"{server.url}{path}", json={"inputs": [text("i", "x")]}, headers=headers, timeout=20)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["outputs"][0]["data"][0], answer.headers.get(ROUTE, "")
+
+
+def test_the_curl_of_core_2s_documentation_works_with_its_header(server: tuple[Server, Path]) -> None:
+    body = json.dumps({"inputs": [{"name": "i", "data": ["x"], "datatype": "BYTES", "shape": [1]}]})
+    headers = {"Content-Type": "application/json", "Seldon-Model": "q.pipeline"}
+    answer = httpx2.post(f"{server[0].url}/v2/models/q/infer", content=body, headers=headers)
+    assert answer.json()["model_name"] == "" and "id" not in answer.json()
+    assert answer.json()["outputs"][0]["data"] == ["c"]
+    assert answer.headers[ROUTE] == ":q.pipeline:"
+
+
+def test_both_models_and_both_pipelines_get_their_share_and_routes_stick(server: tuple[Server, Path]) -> None:
+    direct = {ask(server[0], "/v2/models/a/infer") for _ in range(40)}
+    assert direct == {("a", ":a_1:"), ("b", ":b_1:")}
+    pipes = {ask(server[0], "/v2/pipelines/p/infer") for _ in range(40)}
+    assert pipes == {("a", ":a_1: :p.pipeline:"), ("b", ":b_1: :p.pipeline:"), ("c", ":q.pipeline:")}
+    again = {ask(server[0], "/v2/pipelines/p/infer", **{ROUTE: ":b_1: :p.pipeline:"}) for _ in range(10)}
+    assert again == {("b", ":b_1: :p.pipeline:")}
+    named = {ask(server[0], "/v2/models/models.experiment/infer", **{ROUTE: ":a_1:"}) for _ in range(5)}
+    assert named == {("a", ":a_1:")}
+
+
+def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path]) -> None:
+    server[1].unlink(missing_ok=True)
+    said, _ = ask(server[0], "/v2/models/a/infer")
+    assert said in ("a", "b")
+    deadline = time.monotonic() + 5
+    while not server[1].exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_unloading_takes_the_addresses_away(server: tuple[Server, Path]) -> None:
+    for verb, status in (("load", 200), ("unload", 404)):
+        assert httpx2.post(f"{server[0].url}/v2/repository/models/p/{verb}", timeout=20).status_code == 200
+        answer = httpx2.post(
+            f"{server[0].url}/v2/models/x/infer",
+            json={"inputs": [text("i", "x")]},
+            headers={"seldon-model": "q.pipeline"},
+        )
+        assert answer.status_code == status
+    assert ask(server[0], "/v2/models/a/infer") == ("a", "")
