@@ -7,10 +7,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -35,6 +35,9 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
 """Seconds to wait for a connection (for SQLite, for another process's transaction), where the URL says nothing."""
 _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
 """Deadlock and serialisation failure: SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
+
+_HUNG_UP = ("57P0", "08")
+"""SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
 
 _file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 """A lock for each SQLite file: the writers of this process queue here, which is fair and doesn't poll."""
@@ -149,7 +152,7 @@ class Database:
             return NotReachable("the memory store has no connection free")
         if isinstance(error, DataError):
             return InvalidInput("the memory store can't hold this text")
-        reason = f"{type(error.orig).__name__} {_code(error)}".strip()
+        reason = f"{type(error.orig).__name__} {_code(error.orig)}".strip()
         if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
             logger.error("the memory store %s refused a statement: %s", self._name, reason)
             return InternalError()
@@ -171,7 +174,9 @@ def _resolved(url: str) -> URL:
         raise SettingsError("'parameters.extra.config.url' names a SQLite database in memory; expected a file")
     path = data_folder() / parsed.database
     logger.info("memory is stored in %s", path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder that can't be made is a database that can't be reached.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return parsed.set(database=str(path))
 
 
@@ -188,10 +193,22 @@ def _engine(url: URL, options: dict[str, Any]) -> Engine:
         raise SettingsError(
             "'parameters.extra.config' has a 'url' or 'connection_options' that SQLAlchemy refuses"
         ) from None
+    event.listen(engine, "handle_error", _recognise_disconnect)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _recognise_disconnect(context: ExceptionContext) -> None:
+    """A server that says why it hangs up (shutdown, an administrator's command) has hung up all the same, and pg8000
+    lets the socket's own errors through."""
+    error = context.original_exception
+    if isinstance(error, OSError):
+        context.is_disconnect = True
+        raise OperationalError(None, None, error, hide_parameters=True, connection_invalidated=True)
+    if _code(error).startswith(_HUNG_UP):
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -213,16 +230,17 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
-def _code(error: DBAPIError) -> str:
-    """What the database calls the error: SQLSTATE or number."""
-    orig: Any = error.orig
-    code = getattr(orig, "sqlstate", None) or getattr(orig, "sqlite_errorname", None)
-    if code is None and orig is not None and orig.args:
-        first: Any = orig.args[0]
+def _code(error: BaseException | None) -> str:
+    """What the database calls a driver's error: SQLSTATE or number."""
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    if code is None and error is not None and error.args:
+        first: Any = error.args[0]
         # pg8000 gives the server's fields, `C` being the SQLSTATE; oracledb an object; others a number.
         code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else getattr(first, "code", first)
     return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
 
 
 def _may_retry(error: DBAPIError | PoolTimeout) -> bool:
-    return isinstance(error, DBAPIError) and (error.connection_invalidated or _code(error) in _RACE_LOST)
+    if isinstance(error, PoolTimeout) or isinstance(error.orig, TimeoutError):
+        return False
+    return error.connection_invalidated or _code(error.orig) in _RACE_LOST
