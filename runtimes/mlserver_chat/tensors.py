@@ -233,6 +233,16 @@ def as_input(output: ResponseOutput) -> RequestInput:
     return RequestInput.model_validate(output.model_dump())
 
 
+TENSOR_NAMES = frozenset(
+    (
+        *("memory_id", "llm_parameters"),
+        *("role", "content", "type", "tool_calls", "tool_call_id", "tools", "tool_choice", "parallel_tool_calls"),
+        *("history", "output_all", "choices", "logprobs"),
+        *("label", "score", "labels", "scores"),
+    )
+)
+"""The tensors that mean the same everywhere in the suite."""
+
 PASSED_THROUGH = ("memory_id", "llm_parameters")
 """Tensors that every runtime hands on unchanged, so that a step after a branch needs one source and no join."""
 

@@ -6,29 +6,15 @@ import regex
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlserver_chat import Settings, SiblingSettings
-from mlserver_chat.codec import CHAT_TENSORS
 from mlserver_chat.identity import NAME_PATTERN
-from mlserver_chat.tensors import PASSED_THROUGH
-
-DECISION_TENSORS = ("label", "score", "labels", "scores")
-"""The outputs that every classifier has, beside its fields and the tensor of the chosen route."""
-
-RESERVED_TENSORS = frozenset(
-    (
-        *PASSED_THROUGH,
-        *CHAT_TENSORS,
-        *("tools", "tool_choice", "parallel_tool_calls", "history", "output_all", "choices", "logprobs"),
-        *DECISION_TENSORS,
-    )
-)
-"""Tensor names that mean something else, so that no route and no field may have them."""
+from mlserver_chat.tensors import TENSOR_NAMES
 
 LOGPROB = "logprob"
 """The scorer that asks the LLM how likely it would answer each route's name."""
 
 
 def _checked_name(name: str) -> str:
-    if name in RESERVED_TENSORS:
+    if name in TENSOR_NAMES:
         raise ValueError(f"'{name}' is the name of another tensor; choose one of your own")
     return name
 

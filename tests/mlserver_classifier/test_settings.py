@@ -6,8 +6,8 @@ import pytest
 from mlserver.settings import ModelParameters, ModelSettings
 
 from mlserver_chat import SettingsError, load_settings
+from mlserver_chat.tensors import TENSOR_NAMES
 from mlserver_classifier import ClassifierSettings
-from mlserver_classifier.settings import RESERVED_TENSORS
 
 ROUTES = [{"name": "status", "description": "asks for a status"}, {"name": "support"}]
 
@@ -67,7 +67,7 @@ def test_loading_refuses_and_says_why(extra: dict[str, Any], sentence: str) -> N
     assert sentence in str(raised.value)
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_TENSORS))
+@pytest.mark.parametrize("name", sorted(TENSOR_NAMES))
 def test_no_route_and_no_field_takes_the_name_of_another_tensor(name: str) -> None:
     with pytest.raises(SettingsError):
         load(routes=[{"name": name}])

@@ -251,7 +251,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "names version '7'",
     ),
     (
-        {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("name: answer", "name: anwser")},
+        {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("answer", "anwser")},
         "error",
         "chat/chat.yaml:8",
         "spec.steps[1].name",
@@ -264,7 +264,25 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "spec.steps[1].input",
         "did you mean 'inputs'?",
     ),
-    ({"other/flow.yaml": "kind: Pipeline\nspec: ["}, "error", "other/flow.yaml", "", "YAML"),
+    (
+        {
+            "chat/chat.yaml": GOOD["chat/chat.yaml"].replace(
+                "- name: remember", "- {name: classify}\n  - name: remember\n    triggers: [classify.outputs.c]"
+            )
+        },
+        "warning",
+        "chat/chat.yaml:9",
+        "spec.steps[1].triggers[0]",
+        "'classify.outputs.c' never comes: 'classify' emits no tensor 'c'",
+    ),
+    (
+        {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("- name: remember", "- name: own\n  - name: remember")},
+        "warning",
+        "chat/chat.yaml:7",
+        "spec.steps[0].name",
+        "nothing reads what step 'own' answers",
+    ),
+    ({"other/flow.yaml": "kind: Pipeline\nspec: ["}, "error", "other/flow.yaml:1", "", "YAML"),
     ({"new/model_settings.json": {}}, "error", "new/model_settings.json", "", "did you mean model-settings.json?"),
 ]
 

@@ -1,12 +1,15 @@
 """What is wrong between the models of a repository."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlserver_chat import SiblingSettings
-from mlserver_pipeline import PipelineSettings
+from mlserver_chat import SettingsError, SiblingSettings
+from mlserver_pipeline import PipelineSettings, read_manifests
+from mlserver_pipeline.documents import Location, dotted
+from mlserver_pipeline.manifest import PipelineManifest
 
-from .findings import Finding, error
+from .findings import Finding, error, warning
+from .manifests import manifest_files
 from .models import CheckedModel
 
 
@@ -50,3 +53,38 @@ def check_processes(models: Sequence[CheckedModel], workers: int) -> Iterator[Fi
                 f"'{config.llm}' runs in the main process, where a model in a worker process can't reach it; "
                 "set 'parallel_workers' to 0 here too",
             )
+
+
+def check_reads(models: Sequence[CheckedModel]) -> Iterator[Finding]:
+    """Pipelines that read a tensor which its step never emits, e.g. a route that its classifier doesn't have."""
+    emits = {model.settings.name: model.emits for model in models if model.settings is not None and model.emits}
+    for model in models:
+        if not isinstance(model.config, PipelineSettings) or model.emits is None:
+            continue
+        for path in manifest_files(model.config, model.path.parent):
+            yield from _check_manifest_reads(path, emits)
+
+
+def _check_manifest_reads(path: Path, emits: Mapping[str, frozenset[str]]) -> Iterator[Finding]:
+    try:
+        manifests = read_manifests(path)
+    except SettingsError:
+        return
+    for loaded in manifests:
+        for location, reference in _references(loaded.manifest):
+            step, _, side_and_tensor = reference.partition(".")
+            side, _, tensor = side_and_tensor.partition(".")
+            if side == "outputs" and tensor and tensor not in emits.get(step, {tensor}):
+                place = path.parent / loaded.document.place(location)
+                yield warning(
+                    place, dotted(location), f"'{reference}' never comes: '{step}' emits no tensor '{tensor}'"
+                )
+
+
+def _references(manifest: PipelineManifest) -> Iterator[tuple[Location, str]]:
+    for index, step in enumerate(manifest.spec.steps):
+        for field, references in (("inputs", step.inputs), ("triggers", step.triggers)):
+            for position, reference in enumerate(references):
+                yield ("spec", "steps", index, field, position), reference
+    for position, reference in enumerate(manifest.spec.output.steps if manifest.spec.output else ()):
+        yield ("spec", "output", "steps", position), reference

@@ -1,42 +1,32 @@
-"""Pipeline manifests, as the pipeline runtime reads them: all faults instead of the first."""
+"""Pipeline manifests, as `mlserver-llm pipeline lint` reads them."""
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
-from mlserver_chat import SettingsError
-from mlserver_pipeline import PipelineManifest, PipelineSettings
-from mlserver_pipeline.documents import Document, Location, dotted, read_documents
-from mlserver_pipeline.manifest import shape_faults
-from mlserver_pipeline.validation import faults
+from mlserver import ModelSettings
 
-from .findings import Finding, error
+from mlserver_chat import settings_folder
+from mlserver_chat.siblings import repository_models
+from mlserver_pipeline import PipelineSettings
+from mlserver_pipeline.lint import lint_file
+from mlserver_pipeline.wiring import ModelTensors, repository_tensors
+
+from .findings import Finding
 
 
-def check_manifest(path: Path, models: Collection[str] | None = None) -> list[Finding]:
-    """The faults of the Pipelines in a manifest file; with `models`, also the steps that are none of these."""
-    try:
-        documents = read_documents(path)
-    except SettingsError as failure:
-        return [error(path, "", str(failure))]
+def check_manifest(path: Path, owner: ModelSettings | None = None) -> list[Finding]:
+    """What the linter says about a file; with the settings of the pipeline that names it, also about the repository's
+    models: are the steps there, and do the tensors that they declare fit together."""
     return [
-        error(path.parent / document.place(location), dotted(location), sentence)
-        for document in documents
-        if document.content.get("kind", "Pipeline") == "Pipeline"
-        for location, sentence in _faults(document, models)
+        Finding(found.level, f"{path}:{found.line}", found.key, f"{found.sentence}; {found.fix}")
+        for found in lint_file(path, None if owner is None else _models(owner))
     ]
 
 
-def _faults(document: Document, models: Collection[str] | None) -> list[tuple[Location, str]]:
-    found = shape_faults(document)
-    if found:
-        return found
-    manifest = PipelineManifest.model_validate(document.content)
-    found = list(faults(manifest))
-    for index, step in enumerate(manifest.spec.steps):
-        if models is not None and step.name not in models:
-            found.append((("spec", "steps", index, "name"), f"step '{step.name}' is no model of the repository"))
-    return found
+def _models(owner: ModelSettings) -> dict[str, ModelTensors]:
+    declared = repository_tensors(settings_folder(owner).parent)
+    unknown = ModelTensors(frozenset(), frozenset())
+    return {name: declared.get(name, unknown) for name in repository_models(owner)}
 
 
 def manifest_files(config: PipelineSettings, folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from mlserver_chat import ChatError, PromptSettings, Runtime, Settings, SiblingS
 from mlserver_chat.identity import NAME_PATTERN
 from mlserver_chat.settings import secrets_may_be_absent, settings_faults
 from mlserver_chat.siblings import repository_models
+from mlserver_chat.tensors import TENSOR_NAMES
 from mlserver_pipeline import PipelineSettings
 
 from .findings import Finding, error, warning
@@ -35,6 +36,8 @@ class CheckedModel:
     """MLServer's settings of the model, where it can read them."""
     config: Settings | None = None
     """The settings of its runtime, where it is one of the suite and they are valid."""
+    emits: frozenset[str] | None = None
+    """The tensors that its runtime may emit, where it is one of the suite and can be built."""
     files: set[Path] = field(default_factory=set[Path])
     """Its prompts and manifests."""
 
@@ -94,7 +97,8 @@ def _check_runtime(
     if any(finding.level == "error" for finding in found):
         return
     try:
-        implementation(settings)
+        runtime = implementation(settings)
+        model.emits = TENSOR_NAMES.union(tensor.name for tensor in runtime.outputs or ())
     except ChatError as failure:
         yield error(model.path, "", str(failure).removeprefix(f"model '{settings.name}': "))
     except Exception as failure:
@@ -115,7 +119,7 @@ def _check_config(model: CheckedModel, settings: ModelSettings, config: Settings
     if isinstance(config, PipelineSettings):
         for path in manifest_files(config, folder):
             model.files.add(path)
-            yield from check_manifest(path, siblings)
+            yield from check_manifest(path, settings)
 
 
 def _check_llm(path: Path, name: str, config: SiblingSettings, siblings: set[str]) -> Iterator[Finding]:
