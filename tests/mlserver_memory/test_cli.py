@@ -1,0 +1,122 @@
+"""`mlserver-llm memory`, as a user runs it."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlserver_chat import Message
+from mlserver_llm_cli.memory import memory
+from mlserver_memory.conformance.tools import key, say, system, user
+from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.sql import SqlStore
+
+
+@pytest.fixture(params=["url", "model", "files"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each way to name a store; it holds conversations `a` (4 messages) and `b` (1), and `c` in namespace `other`."""
+    monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    named = str(tmp_path / "files")
+    if request.param == "url":
+        named = f"sqlite:///{tmp_path}/memory.db"
+    elif request.param == "model":
+        folder = tmp_path / "model"
+        folder.mkdir()
+        extra = {"database": "sql", "config": {"url": "sqlite:///memory.db"}}
+        settings = {"name": "m", "implementation": "mlserver_memory.ConversationalMemory"}
+        (folder / "model-settings.json").write_text(json.dumps(settings | {"parameters": {"extra": extra}}), "utf-8")
+        named = str(folder)
+    else:
+        (tmp_path / "files").mkdir()
+    asyncio.run(fill(tmp_path, request.param))
+    return named
+
+
+async def fill(folder: Path, kind: str) -> None:
+    store = FileSysStore(folder / "files") if kind == "files" else SqlStore(f"sqlite:///{folder}/memory.db")
+    await say(store, "a", system("be kind"), user("hello [bold] \x1b[31m"))
+    reply = [Message.of_text("assistant", "hi 🙂"), user("bye")]
+    await store.append(key("a", reply), reply, 1, {"prompt": "answer", "prompt_version": "2"})
+    await say(store, "b", user("alone"))
+    await say(store.scope("other"), "c", user("elsewhere"))
+    await store.aclose()
+
+
+def run(*arguments: object, text: str | None = None, fails: bool = False) -> Result:
+    result = CliRunner().invoke(memory, [str(each) for each in arguments], input=text)
+    assert (result.exit_code != 0) == fails, result.output
+    return result
+
+
+def listed(store: str, *options: str) -> dict[str, int]:
+    lines = run("list", store, "--json", *options).stdout.splitlines()
+    return {row["memory_id"]: row["messages"] for row in map(json.loads, lines)}
+
+
+def test_conversations_are_listed_and_shown(store: str) -> None:
+    assert listed(store) == {"a": 4, "b": 1}
+    assert listed(store, "--namespace", "other") == {"c": 1}
+    assert "memory_id" in run("list", store).stdout
+    shown = run("show", store, "a").stdout.splitlines()
+    assert len(shown) == 4
+    assert "user hello [bold] \N{REPLACEMENT CHARACTER}[31m" in shown[1]
+    assert "hi 🙂 prompt=answer prompt_version=2" in shown[2]
+
+
+def test_an_export_comes_back_by_import(store: str, tmp_path: Path) -> None:
+    file, copy = tmp_path / "all.jsonl", f"sqlite:///{tmp_path}/copy.db"
+    run("export", store, "-o", file)
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [row["memory_id"] for row in rows].count("a") == 4
+    assert "would import 5 messages" in run("import", copy, file, "--dry-run").stdout
+    assert listed(copy) == {}
+    assert "imported 5 messages" in run("import", copy, file).stdout
+    again = run("export", copy, "a").stdout
+    assert [json.loads(line)["content"] for line in again.splitlines()] == [
+        row["content"] for row in rows if row["memory_id"] == "a"
+    ]
+    assert json.loads(again.splitlines()[2])["provenance"] == {"prompt": "answer", "prompt_version": "2"}
+    assert "imported 0 messages" in run("import", copy, file).stdout
+
+
+def test_an_interrupted_import_is_continued_and_another_conversation_is_left_alone(store: str, tmp_path: Path) -> None:
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    lines = run("export", store, "a").stdout.splitlines(keepends=True)
+    run("import", copy, "-", text="".join(lines[:2]))
+    assert "imported 2 messages" in run("import", copy, "-", text="".join(lines)).stdout
+    assert listed(copy) == {"a": 4}
+    other = lines[0].replace("be kind", "be rude")
+    refused = run("import", copy, "-", text=other, fails=True)
+    assert "other messages are there already, nothing was changed: a" in refused.output
+    assert listed(copy) == {"a": 4}
+
+
+def test_what_was_deleted_can_be_imported_again(store: str) -> None:
+    lines = run("export", store, "a").stdout
+    assert "would delete a: 4 messages" in run("delete", store, "a", "--dry-run").stdout
+    assert "deleted a: 4 messages" in run("delete", store, "a").stdout
+    assert listed(store) == {"b": 1}
+    run("import", store, "-", text=lines)
+    assert listed(store) == {"a": 4, "b": 1}
+
+
+def test_pruning_says_first_what_it_would_do(store: str) -> None:
+    assert "would remove 2 messages" in run("prune", store, "--max-messages", 1, "--dry-run").stdout
+    assert listed(store) == {"a": 4, "b": 1}
+    assert "removed 2 messages" in run("prune", store, "--max-messages", 1).stdout
+    assert listed(store) == {"a": 2, "b": 1}
+    assert "removed 0 messages" in run("prune", store, "--older-than", "30d", "--all-namespaces").stdout
+    assert "removed 4 messages" in run("prune", store, "--older-than", "0s", "--all-namespaces").stdout
+    assert listed(store, "--namespace", "other") == {}
+
+
+def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
+    assert "give --older-than or --max-messages" in run("prune", store, fails=True).output
+    assert "is not a duration such as" in run("prune", store, "--older-than", "soon", fails=True).output
+    assert "line 1 is not JSON" in run("import", store, "-", text="no json\n", fails=True).output
+    assert "not a SQLAlchemy URL" in run("list", tmp_path / "nowhere", fails=True).output
+    assert "NO_SUCH" in run("list", "env:NO_SUCH", fails=True).output
+    assert "2 conversations, 5 messages" in run("migrate", store).stdout
