@@ -21,12 +21,17 @@ _IGNORED = frozenset(("stream", "stream_options"))
 """The caller chooses streaming by the URL; OpenAI clients send the option all the same."""
 
 
+LENGTH_NAMES = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+"""Names of one option: OpenAI's old one, its new one, which some of its models insist on, and transformers' own."""
+
+
 def merge_options(*lowest_first: Mapping[str, Json]) -> dict[str, Json]:
-    """One set of options out of several, later ones winning. `max_completion_tokens` counts as `max_tokens`."""
+    """One set of options out of several, later ones winning, also where they call the length by another name."""
     merged: dict[str, Json] = {}
     for options in lowest_first:
-        renamed = {("max_tokens" if key == "max_completion_tokens" else key): value for key, value in options.items()}
-        merged.update(renamed)
+        if any(name in options for name in LENGTH_NAMES):
+            merged = {name: value for name, value in merged.items() if name not in LENGTH_NAMES}
+        merged.update(options)
     return merged
 
 

@@ -43,6 +43,8 @@ def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
             return UpstreamFailed("the connection to the API broke before the answer was complete")
         case APIError():
             return UpstreamFailed(f"the API reported an error in the middle of its answer{_details(error, key)}")
+        case ValueError() | TypeError() if not sent:
+            return InvalidInput("an option has a value that can't be sent, such as NaN")
         case ValueError():
             return UpstreamFailed("the API answered with something that is not JSON")
         case _:

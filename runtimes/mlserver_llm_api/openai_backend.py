@@ -122,7 +122,7 @@ class OpenAIBackend:
             raise as_ours(error, _SENT.get(), self._client.api_key) from None
 
     def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
-        for name in ("base_url", "api_key"):
+        for name in ("base_url", "api_key", "messages"):
             if name in params:
-                raise InvalidInput(f"option '{name}' can't be set for a single call; set it in 'config'")
+                raise InvalidInput(f"option '{name}' can't be set for a single call")
         return {"model": self._model, "messages": [message.to_openai() for message in messages], **params}

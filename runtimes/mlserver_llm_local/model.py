@@ -83,11 +83,9 @@ class ChatModel:
         tools = options.tools if options.tool_choice != "none" else []
         prompt = self._format.prompt(messages, tools)
         room = self._room(len(prompt))
-        if options.seed is not None:
-            torch.manual_seed(options.seed)
         pieces = TextPieces(self._format.text, options.stop)
         input_ids = torch.tensor([prompt], device=self._model.device)
-        with self._computing():
+        with self._computing(options.seed):
             output = self._model.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
@@ -118,7 +116,7 @@ class ChatModel:
         device = self._model.device
         # Padding is on the right: no token sees what comes after it, so it needs no mask.
         rows = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers], device=device)
-        counted = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers], device=device)
+        counted = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers])
         with self._computing():
             first = self._model(torch.tensor([prompt], device=device), use_cache=True, logits_to_keep=1)
             logits = first.logits.expand(len(rows), -1, -1)
@@ -127,8 +125,8 @@ class ChatModel:
                 cache.batch_repeat_interleave(len(rows))
                 rest = self._model(rows[:, :-1], past_key_values=cache, use_cache=True)
                 logits = torch.cat([logits, rest.logits], dim=1)
-            logprobs = logits.float().log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
-        return [float(score) for score in (logprobs.double() * counted).sum(-1)]
+            logprobs = logits.float().log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1).cpu().double()
+        return [float(score) for score in (logprobs * counted).sum(-1)]
 
     def close(self) -> None:
         """Free the weights."""
@@ -137,10 +135,14 @@ class ChatModel:
             torch.cuda.empty_cache()
 
     @contextmanager
-    def _computing(self) -> Generator[None]:
+    def _computing(self, seed: int | None = None) -> Generator[None]:
         # Models with other numbers of threads take turns in this thread.
         torch.set_num_threads(self._threads)
-        with torch.inference_mode():
+        # A seed counts for this computation alone: what comes after it must not become predictable.
+        devices = [] if self.on_cpu else [self._model.device]
+        with torch.inference_mode(), torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
             yield
 
     def _room(self, prompt: int, answer: int = 1) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mlserver_chat import InvalidInput
+from mlserver_chat.options import LENGTH_NAMES
 
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
     "presence_penalty": (0,),
@@ -70,7 +71,7 @@ class GenerationOptions(BaseModel):
             InvalidInput: an option that this backend doesn't have, or a value out of range.
         """
         wanted = {
-            ("max_tokens" if name == "max_new_tokens" else name): value
+            ("max_tokens" if name in LENGTH_NAMES else name): value
             for name, value in params.items()
             if value is not None and value not in _NEUTRAL.get(name, ())
         }

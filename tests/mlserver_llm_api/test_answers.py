@@ -86,8 +86,15 @@ async def test_the_clients_own_options_are_no_part_of_the_body(api, backend):
     assert api.received[0].headers["x-team"] == "qa"
 
 
-@pytest.mark.parametrize("name", ["base_url", "api_key"])
-async def test_where_a_call_goes_can_not_be_an_option(backend, name):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_a_value_that_cannot_be_sent_is_the_callers_fault(api, backend, value):
+    with pytest.raises(InvalidInput, match="an option has a value that can't be sent"):
+        await backend().complete(HELLO, {"temperature": value})
+    assert api.received == []
+
+
+@pytest.mark.parametrize("name", ["base_url", "api_key", "messages"])
+async def test_where_a_call_goes_and_what_it_says_cannot_be_an_option(backend, name):
     with pytest.raises(InvalidInput, match=f"option '{name}' can't be set for a single call"):
         await backend().complete(HELLO, {name: "x"})
 

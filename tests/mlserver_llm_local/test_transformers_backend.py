@@ -78,6 +78,14 @@ async def test_a_seed_repeats_an_answer_and_another_changes_it(backend):
     assert texts[0] == texts[1] != texts[2]
 
 
+async def test_a_seed_makes_no_later_answer_predictable(backend):
+    async def after_seed() -> str:
+        await backend.complete(CONVERSATION, {"max_tokens": 5, "temperature": 2.0, "seed": 1})
+        return (await backend.complete(CONVERSATION, {"max_tokens": 30, "temperature": 2.0})).text
+
+    assert await after_seed() != await after_seed()
+
+
 async def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(backend):
     whole = (await backend.complete(CONVERSATION, {"max_tokens": 40, "temperature": 0})).text
     stop = whole[10:12]

@@ -105,8 +105,16 @@ async def test_options_may_come_as_a_tensor(tmp_path):
     step = await served(tmp_path, backend)
     options = text_input("llm_parameters", ['{"max_completion_tokens": 3, "stream": true}'])
     response = await step.predict(request_of([*chat("hi"), options]))
-    assert backend.calls[0][1] == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 3}
+    assert backend.calls[0][1] == {"temperature": 0.5, "top_p": 0.9, "max_completion_tokens": 3}
     assert texts(response)["llm_parameters"] == ['{"max_completion_tokens": 3, "stream": true}']
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_new_tokens"])
+async def test_the_length_has_one_value_whatever_it_is_called(tmp_path, name):
+    backend = FakeBackend()
+    step = await served(tmp_path, backend, prompt=PROMPT, llm_parameters={"max_new_tokens": 100})
+    await step.predict(request_of([text_input("issue", ["1"])], llm_parameters={name: 5}))
+    assert {key: value for key, value in backend.calls[0][1].items() if "tokens" in key} == {name: 5}
 
 
 @pytest.mark.parametrize("name", ["model", "base_url", "api_key", "extra_body", "n", "user", "timeout"])
