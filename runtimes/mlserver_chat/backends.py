@@ -33,14 +33,23 @@ def import_scorer(dotted: str, folder: Path, scorer_settings: Mapping[str, Any])
     return _build("scorer", dotted, folder, "scorer_settings", scorer_settings)
 
 
-def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
+def find_class(kind: str, dotted: str, folder: Path) -> Any:
+    """The class `dotted` of the user's; `kind` is what it is called in the settings.
+
+    Raises:
+        SettingsError: not a dotted name, or no such module or class.
+    """
     module_name, _, class_name = dotted.rpartition(".")
     if not module_name:
         raise SettingsError(f"{kind} '{dotted}' is not a dotted name; expected 'module.Class'")
     try:
-        found = getattr(_import(module_name, folder), class_name)
+        return getattr(_import(module_name, folder), class_name)
     except Exception as error:  # a module of the user's may raise anything while it is imported
         raise SettingsError(f"{kind} '{dotted}' can't be imported: {type(error).__name__}: {error}") from None
+
+
+def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
+    found = find_class(kind, dotted, folder)
     try:
         return found(**settings)
     except TypeError as error:

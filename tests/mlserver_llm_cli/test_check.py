@@ -134,6 +134,23 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "implementation",
         "Clasifier",
     ),
+    (
+        {
+            "twin/model-settings.json": {"implementation": "mine.Mine"},
+            "twin/mine.py": "from mlserver import MLModel\nclass Mine(MLModel):\n    x = 1\n",
+        },
+        "error",
+        "twin/model-settings.json",
+        "implementation",
+        "which it replaces in MLServer; rename one",
+    ),
+    (
+        {CLASSIFY: changed(CLASSIFIER, parameters__extra__scorer="absent.Scorer")},
+        "error",
+        CLASSIFY,
+        f"{EXTRA}.scorer",
+        "scorer 'absent.Scorer' can't be imported",
+    ),
     ({"own/mine.py": "class Mine: ..."}, "error", "own/model-settings.json", "implementation", "not a subclass of"),
     ({"own/mine.py": "class Mine(\n"}, "error", "own/model-settings.json", "implementation", "SyntaxError"),
     (

@@ -25,6 +25,23 @@ def check_names(models: Sequence[CheckedModel]) -> Iterator[Finding]:
             yield error(model.path, "name", f"'name' is '{key[0]}', as in {other}; MLServer would serve one of the two")
 
 
+def check_modules(models: Sequence[CheckedModel]) -> Iterator[Finding]:
+    """Modules of the user's that share a name: MLServer loads the second into the first, whose model then runs with the
+    second's names."""
+    first: dict[str, Path] = {}
+    for model in models:
+        if model.settings is None:
+            continue
+        module = model.settings.implementation_.rpartition(".")[0]
+        file = model.path.parent / f"{module.replace('.', '/')}.py"
+        if not file.is_file():
+            continue
+        other = first.setdefault(module, file)
+        if other.read_bytes() != file.read_bytes():
+            sentence = f"module '{module}' is another one than {other}, which it replaces in MLServer; rename one"
+            yield error(model.path, "implementation", sentence)
+
+
 def check_processes(models: Sequence[CheckedModel], workers: int) -> Iterator[Finding]:
     """Models that can't do their work in the process where MLServer puts them, with `workers` worker processes.
 

@@ -9,7 +9,8 @@ from mlserver import MLModel, ModelSettings
 from mlserver.repository.load import load_model_settings
 from pydantic import ValidationError
 
-from mlserver_chat import ChatError, PromptSettings, Runtime, Settings, SiblingSettings, load_settings
+from mlserver_chat import ChatError, PromptSettings, Runtime, Settings, SettingsError, SiblingSettings, load_settings
+from mlserver_chat.backends import find_class
 from mlserver_chat.identity import NAME_PATTERN
 from mlserver_chat.settings import secrets_may_be_absent, settings_faults
 from mlserver_chat.siblings import repository_models
@@ -111,6 +112,8 @@ def _check_config(model: CheckedModel, settings: ModelSettings, config: Settings
     siblings = repository_models(settings)
     if isinstance(config, SiblingSettings):
         yield from _check_llm(model.path, settings.name, config, siblings)
+    for kind in ("backend", "scorer"):
+        yield from _check_own_class(model.path, kind, getattr(config, kind, None))
     if isinstance(config, PromptSettings):
         files = prompt_files(config, folder)
         found = [finding for path in files for finding in check_prompt_file(path)]
@@ -134,6 +137,14 @@ def _check_llm(path: Path, name: str, config: SiblingSettings, siblings: set[str
         yield error(
             path, key, f"'{key}' is '{config.llm}', which is no model of the repository; expected one, or a URI"
         )
+
+
+def _check_own_class(path: Path, kind: str, value: object) -> Iterator[Finding]:
+    if isinstance(value, str) and "." in value:
+        try:
+            find_class(kind, value, path.parent)
+        except SettingsError as failure:
+            yield error(path, f"{_EXTRA}.{kind}", str(failure))
 
 
 def _why(failure: BaseException) -> str:

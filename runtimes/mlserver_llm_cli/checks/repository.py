@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import server
-from .between import check_names, check_processes, check_reads
+from .between import check_modules, check_names, check_processes, check_reads
 from .findings import Finding, error
 from .manifests import check_manifest, is_manifest
 from .models import FILE_NAME, CheckedModel, check_model
@@ -87,6 +87,7 @@ def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
         settings, findings = check_server_settings(folder)
         yield from findings
         yield from check_names(models)
+        yield from check_modules(models)
         yield from check_processes(models, settings.parallel_workers if settings else 0)
         yield from check_reads(models)
     loose = [path for path in _files(folder, "*.json") if is_prompt(path)]
