@@ -18,6 +18,9 @@ from mlserver.errors import ModelNotFound
 from mlserver.handlers import DataPlane
 from mlserver.parallel.worker import Worker
 from mlserver.registry import MultiModelRegistry
+from mlserver.tracing import get_tracer_provider
+from opentelemetry import trace
+from opentelemetry.trace import TracerProvider
 
 from .errors import SettingsError
 from .settings import settings_folder
@@ -56,6 +59,12 @@ def data_plane_of(server: MLServer) -> DataPlane:
 def rest_router_of(server: MLServer) -> APIRouter:
     """The routes of the REST server."""
     return server._rest_server._app.router  # pyright: ignore[reportPrivateUsage]
+
+
+def tracer_provider_of(server: MLServer) -> TracerProvider:
+    """Where spans go: to the server's `tracing_server` if it has one, else to OpenTelemetry's global provider."""
+    settings = server._settings  # pyright: ignore[reportPrivateUsage]
+    return get_tracer_provider(settings) if settings.tracing_server else trace.get_tracer_provider()
 
 
 def in_worker() -> bool:

@@ -69,12 +69,20 @@ class Engine:
         graphs: the pipelines.
         call: calls a model.
         clock: stamps what comes in and what models answer.
+        around: put around every request's `call`, also one of its own.
     """
 
-    def __init__(self, graphs: Sequence[Graph], call: Call, clock: Clock = wall_clock):
+    def __init__(
+        self,
+        graphs: Sequence[Graph],
+        call: Call,
+        clock: Clock = wall_clock,
+        around: Callable[[Call], Call] = lambda call: call,
+    ):
         self.graphs = {graph.name: graph for graph in graphs}
         self.call = call
         self.clock = clock
+        self.around = around
         self.listeners: dict[Topic, list[_Listener]] = {}
         for node in (node for graph in graphs for node in graph.nodes):
             for is_trigger, sources in ((False, node.sources), (True, node.triggers)):
@@ -90,7 +98,7 @@ class Engine:
 
         `call` takes the place of the engine's for this request.
         """
-        run = Run(self, self.graphs[pipeline], identity, call or self.call)
+        run = Run(self, self.graphs[pipeline], identity, self.around(call or self.call))
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
         run.begin(Record(message, headers, self.clock()))

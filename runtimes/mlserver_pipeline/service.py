@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mlserver import MLServer, ModelSettings
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import data_plane_of, rest_router_of, wait_for_model
+from mlserver_chat.siblings import data_plane_of, rest_router_of, tracer_provider_of, wait_for_model
 
 from .calls import SameProcessSteps, can_stream
 from .engine import Engine
@@ -16,6 +16,7 @@ from .mesh import MeshRoute
 from .remote import MixedSteps, remote_steps
 from .runner import Runner, Streaming
 from .settings import PipelineSettings
+from .spans import SpannedSteps
 from .streaming import streamed_steps
 
 
@@ -61,7 +62,9 @@ async def open_service(
     speaking = {model.name for model in models if can_stream(model) and model.name not in split}
     here = SameProcessSteps(data_plane_of(server), config.step_timeout)
     mixed = MixedSteps(remote, here)
-    engine = Engine(graphs, SplitSteps(split.values(), mixed))
+    tracer = tracer_provider_of(server).get_tracer("mlserver_pipeline")
+    split_steps = SplitSteps(split.values(), mixed)
+    engine = Engine(graphs, split_steps, around=lambda call: SpannedSteps(call, tracer))
     streaming = Streaming({graph.name: streamed_steps(graph, speaking) for graph in graphs}, here.stream)
     mesh = MeshRoute(rest_router_of(server), {graph.name for graph in graphs}, experiments)
     return Service(Runner(engine, config.trace_values, streaming), mixed, server, mesh)

@@ -1,0 +1,92 @@
+"""What the pipeline runner costs a step, in process: a chain of models that do nothing, four text tensors each.
+
+`python benchmarks/pipeline/overhead.py` prints milliseconds a step: of the runner, of MLServer's data plane alone, and
+of MLServer's gRPC converters with the data plane, which is what a call of the same model from outside costs without a
+network.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from mlserver import MLModel, ModelSettings, Settings
+from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
+from mlserver.handlers import DataPlane
+from mlserver.registry import MultiModelRegistry
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+
+from mlserver_chat.tensors import text_input
+from mlserver_pipeline.calls import SameProcessSteps
+from mlserver_pipeline.engine import Engine
+from mlserver_pipeline.loading import load_graphs
+from mlserver_pipeline.runner import Runner
+from mlserver_pipeline.wire import message_from_request, request_for_step
+
+STEPS = 10
+ROUNDS = 300
+TENSORS = ("memory_id", "role", "content", "history")
+HEADERS = {"x-request-id": "benchmark"}
+
+
+class Nothing(MLModel):
+    """Answers what it got."""
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        outputs = [
+            ResponseOutput.model_construct(
+                name=tensor.name, shape=tensor.shape, datatype="BYTES", data=tensor.data, parameters=tensor.parameters
+            )
+            for tensor in payload.inputs
+        ]
+        return InferenceResponse.model_construct(model_name=self.name, outputs=outputs)
+
+
+def manifest(folder: Path) -> str:
+    steps = [f"  - {{name: s{n}, inputs: [{f's{n - 1}' if n else 'bench'}]}}" for n in range(STEPS)]
+    head = "apiVersion: mlops.seldon.io/v1alpha1\nkind: Pipeline\nmetadata: {name: bench}\nspec:\n  steps:\n"
+    (folder / "bench.yaml").write_text(f"{head}{chr(10).join(steps)}\n  output: {{steps: [s{STEPS - 1}]}}\n")
+    return "bench.yaml"
+
+
+async def milliseconds(work: Callable[[], Awaitable[object]], steps: int) -> float:
+    """Median of the rounds, for one step."""
+    samples: list[float] = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        await work()
+        samples.append((time.perf_counter() - began) * 1000 / steps)
+    return statistics.median(samples)
+
+
+async def main() -> None:
+    registry = MultiModelRegistry()
+    for number in range(STEPS):
+        await registry.load(ModelSettings(name=f"s{number}", implementation=Nothing))
+    data_plane = DataPlane(Settings(), registry)
+    calls = SameProcessSteps(data_plane, 60)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(Engine(load_graphs(manifest(Path(folder)), Path(folder)), calls))
+    message = message_from_request(InferenceRequest(inputs=[text_input(name, ["some text"]) for name in TENSORS]))
+    sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), "s0")
+
+    async def alone() -> None:
+        await data_plane.infer(request_for_step(message, HEADERS), "s0")
+
+    async def converted() -> None:
+        request = ModelInferRequestConverter.to_types(sent)
+        ModelInferResponseConverter.from_types(await data_plane.infer(request, "s0"))
+
+    rows = {
+        "runner": await milliseconds(lambda: runner.answer("bench", message, HEADERS), STEPS),
+        "data plane alone": await milliseconds(alone, 1),
+        "gRPC converters and data plane": await milliseconds(converted, 1),
+    }
+    for name, value in rows.items():
+        print(f"{name:32} {value:.3f} ms a step")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,44 @@
+"""Calls of steps as OpenTelemetry spans, below the span of the request that MLServer makes."""
+
+from collections.abc import Mapping
+
+from opentelemetry.trace import Status, StatusCode, Tracer
+
+from .engine import Call
+from .messages import Message
+
+
+class SpannedSteps:
+    """A span for each call: `step <name>`, with the names of the tensors that came and left, and never their data.
+
+    Args:
+        call: calls a model.
+        tracer: makes the spans.
+    """
+
+    def __init__(self, call: Call, tracer: Tracer):
+        self._call = call
+        self._tracer = tracer
+
+    async def __call__(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> tuple[Message, Mapping[str, str]]:
+        """The step's answer; the engine's `Call`."""
+        with self._tracer.start_as_current_span(
+            f"step {step}",
+            attributes={"pipeline.step": step, "pipeline.tensors.in": _names(message)},
+            # An exception's text may hold what a user wrote.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                answer, added = await self._call(step, message, headers)
+            except Exception:
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+            span.set_attribute("pipeline.tensors.out", _names(answer))
+            return answer, added
+
+
+def _names(message: Message) -> list[str]:
+    return [tensor.name for tensor in message.tensors]
