@@ -84,7 +84,7 @@ class Call:
 
 
 class ChatStep:
-    """The request path of an LLM runtime.
+    """The request path of an LLM runtime. The tensors of its prompt are added to the runtime's metadata.
 
     Args:
         runtime: the model it answers for.
@@ -110,6 +110,10 @@ class ChatStep:
         self._prompts = prompts
         self._defaults = merge_options(defaults or {}, settings.llm_parameters)
         self._allowed: Collection[str] = settings.allow_overrides
+        if prompts is not None:
+            known = runtime.inputs or []
+            names = {tensor.name for tensor in known}
+            runtime.inputs = [*known, *text_metadata(*(field for field in prompts.fields if field not in names))]
 
     async def run(self, request: InferenceRequest) -> InferenceResponse:
         """The whole answer, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`."""

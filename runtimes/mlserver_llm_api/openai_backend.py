@@ -81,7 +81,8 @@ class OpenAIBackend:
             InvalidInput: the API refuses the request. RateLimited: over its limit. NotReachable: nothing was sent.
             UpstreamFailed: everything else.
         """
-        return Completion.of_json(await self._post(self._body(messages, params)))
+        fields = {name: value for name, value in params.items() if name != "stream_options"}
+        return Completion.of_json(await self._post(self._body(messages, fields)))
 
     async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
         """The answer as it comes; raises like `complete`, also when it breaks off before its end."""
@@ -122,7 +123,7 @@ class OpenAIBackend:
             raise as_ours(error, _SENT.get(), self._client.api_key) from None
 
     def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
-        for name in ("base_url", "api_key", "messages"):
+        for name in ("base_url", "api_key", "messages", "stream"):
             if name in params:
                 raise InvalidInput(f"option '{name}' can't be set for a single call")
         return {"model": self._model, "messages": [message.to_openai() for message in messages], **params}

@@ -79,6 +79,15 @@ async def test_a_streamed_answer_is_the_whole_answer_in_pieces(api, backend, rep
     assert (built.usage is not None) == reply.usage_chunk
 
 
+async def test_options_of_streams_go_with_streams_only(api, backend):
+    params = {"stream_options": {"include_usage": True}}
+    await backend().complete(HELLO, params)
+    assert "stream_options" not in api.received[0].json
+    async for _ in backend().stream(HELLO, params):
+        pass
+    assert api.received[1].json["stream_options"] == {"include_usage": True}
+
+
 async def test_the_clients_own_options_are_no_part_of_the_body(api, backend):
     options = {"extra_headers": {"x-team": "qa"}, "extra_query": {"v": "2"}, "extra_body": {"seed": 1}, "timeout": 3}
     await backend().complete(HELLO, options)
@@ -93,7 +102,7 @@ async def test_a_value_that_cannot_be_sent_is_the_callers_fault(api, backend, va
     assert api.received == []
 
 
-@pytest.mark.parametrize("name", ["base_url", "api_key", "messages"])
+@pytest.mark.parametrize("name", ["base_url", "api_key", "messages", "stream"])
 async def test_where_a_call_goes_and_what_it_says_cannot_be_an_option(backend, name):
     with pytest.raises(InvalidInput, match=f"option '{name}' can't be set for a single call"):
         await backend().complete(HELLO, {name: "x"})

@@ -88,8 +88,8 @@ async def test_retry_after_is_passed_on_when_sane(api, backend, header, wait):
 
 
 async def test_retry_after_may_be_a_date(api, backend):
-    api.script(Reply(status=429, headers={"retry-after": formatdate(time.time() + 30, usegmt=True)}))
-    assert "; try again in 3" in str(await failure(backend()))
+    api.script(Reply(status=429, headers={"retry-after": formatdate(time.time() + 45, usegmt=True)}))
+    assert "; try again in 4" in str(await failure(backend()))
 
 
 async def test_no_connection_means_that_nothing_was_sent(backend):

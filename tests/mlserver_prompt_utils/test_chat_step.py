@@ -80,6 +80,11 @@ async def test_the_answer_is_spelt_in_tensors_and_says_what_produced_it(tmp_path
     assert all(output.shape[1:] == [1] for output in response.outputs)
 
 
+async def test_the_metadata_name_the_prompts_tensors(tmp_path):
+    step = await served(tmp_path, FakeBackend(), prompt=PROMPT)
+    assert [tensor.name for tensor in (await step.metadata()).inputs] == ["issue"]
+
+
 async def test_without_a_prompt_the_conversation_goes_as_it_is(tmp_path):
     backend = FakeBackend()
     step = await served(tmp_path, backend)

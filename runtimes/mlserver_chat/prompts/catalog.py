@@ -54,6 +54,11 @@ class PromptCatalog:
         """All versions, in the order of their sources."""
         return list(self._prompts.values())
 
+    @property
+    def fields(self) -> list[str]:
+        """The tensors that the placeholders of any version take."""
+        return sorted({field for prompt in self._prompts.values() for field in prompt.fields.values()})
+
     def select(self, conversation_id: str = "") -> Prompt:
         """The prompt for a conversation; the same id always gets the same arm."""
         if self._options.reload:
