@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -375,6 +376,21 @@ def test_single_files_can_be_checked(tmp_path: Path) -> None:
         result = run(tmp_path / name)
         assert result.exit_code == 1 and name in result.stdout
     assert run(tmp_path / "absent").exit_code == 2
+
+
+def test_the_documentation_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
+    for name, old, new in (
+        ("models/route-request/model-settings.json", "default_route", "defualt_route"),
+        ("pipelines/support-chat.yaml", "answer-status", "anwser-status"),
+        ("models/settings.json", '"debug": false', '"host": "127.0.0.1"'),
+    ):
+        path = tmp_path / name
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").split("$ mlserver-llm check models pipelines\n")[1]
+    assert shown.startswith(run("models", "pipelines").stdout + "```")
 
 
 def test_the_demo_is_checked_fast_and_without_torch() -> None:
