@@ -9,6 +9,7 @@ import click
 
 from .checks import Report, check_paths
 from .classifier import classifier
+from .memory import memory
 from .pipeline import pipeline
 from .prompts import prompts
 
@@ -55,9 +56,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-main.add_command(classifier)
-main.add_command(pipeline)
-main.add_command(prompts)
+for group in (classifier, memory, pipeline, prompts):
+    main.add_command(group)
 
 if __name__ == "__main__":
     main()
