@@ -358,6 +358,22 @@ def test_a_secret_that_is_not_here_is_only_a_warning(tmp_path: Path) -> None:
     assert level == "warning" and "'env:NOT_SET_HERE' is not here" in sentence
 
 
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"settings.json": GOOD["settings.json"], REMEMBER: MEMORY})
+    extra = {"provider_id": "openai", "config": {"model_id": "m", "base_url": "http://127.0.0.1:1/v1"}}
+    api = {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": extra}}
+    write(tmp_path, {"api/model-settings.json": api})
+    code = (
+        "import sys; sys.modules['openai'] = sys.modules['regex'] = None\n"
+        "from pathlib import Path; from mlserver_llm_cli.checks import check_paths\n"
+        "print(*check_paths([Path(sys.argv[1])]).findings, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    assert "mlserver_llm_api.LLMRuntime can't be imported" in line
+    assert line.endswith("; pip install 'mlserver-llm[openai]'")
+
+
 def test_a_folder_with_nothing_to_check_is_an_error(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert "holds no model-settings.json" in result.stdout and result.exit_code == 1

@@ -1,7 +1,9 @@
 """One model of a repository, taken as far as its runtime goes without weights, stores and calls."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,7 +151,18 @@ def _check_own_class(path: Path, kind: str, value: object) -> Iterator[Finding]:
 
 def _why(failure: BaseException) -> str:
     """The text of errors that speak of code; of others only the kind, since it may hold anything."""
-    known = isinstance(failure, ImportError | SyntaxError | AttributeError | NameError)
+    if isinstance(failure, ModuleNotFoundError):
+        return f"{failure}{_extra_with(failure.name or '')}"
+    if isinstance(failure, ImportError | SyntaxError | AttributeError | NameError):
+        return f"{type(failure).__name__}: {failure}"
     # What MLServer raises for a class that the module lacks.
-    message = getattr(failure, "message_template", None) or (str(failure) if known else "")
-    return f"{type(failure).__name__}: {message}" if known and message else message or type(failure).__name__
+    return getattr(failure, "message_template", None) or type(failure).__name__
+
+
+def _extra_with(module: str) -> str:
+    """How to install a module that one of our extras brings."""
+    for requirement in metadata.requires("mlserver-llm") or ():
+        found = re.fullmatch(r"([\w-]+).*;.*extra == [\"'](\w+)[\"'].*", requirement)
+        if found and found[1].lower() == module.partition(".")[0]:
+            return f"; pip install 'mlserver-llm[{found[2]}]'"
+    return ""
