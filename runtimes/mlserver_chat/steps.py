@@ -64,8 +64,10 @@ class Call:
     messages: list[Message]
     options: dict[str, Any]
     prompt: Prompt | None
+    handed_on: list[ResponseOutput]
     started: float
-    backend_seconds: float = 0.0
+    elsewhere: float = 0.0
+    """Seconds that the backend and the reader of a stream took."""
 
     @contextmanager
     def waiting(self, request: InferenceRequest) -> Generator[None]:
@@ -75,12 +77,12 @@ class Call:
             with answering(request):
                 yield
         finally:
-            self.backend_seconds += time.perf_counter() - began
+            self.elsewhere += time.perf_counter() - began
 
     @property
     def overhead_ms(self) -> str:
-        """Milliseconds spent so far, without the backend's."""
-        return f"{(time.perf_counter() - self.started - self.backend_seconds) * 1000:.3f}"
+        """Milliseconds that we spent so far."""
+        return f"{(time.perf_counter() - self.started - self.elsewhere) * 1000:.3f}"
 
 
 class ChatStep:
@@ -133,7 +135,10 @@ class ChatStep:
                 if chunk is None:
                     return
                 model, finish_reason = chunk.model or model, chunk.finish_reason or finish_reason
-                yield self._respond(call, _chunk_outputs(chunk), model, finish_reason)
+                response = self._respond(call, _chunk_outputs(chunk), model, finish_reason)
+                left = time.perf_counter()
+                yield response
+                call.elsewhere += time.perf_counter() - left
 
     async def choose(self, request: InferenceRequest) -> InferenceResponse:
         """Score the `choices` instead of generating: log-probability of each as the whole answer.
@@ -156,14 +161,15 @@ class ChatStep:
     def _prepare(self, request: InferenceRequest) -> Call:
         started = time.perf_counter()
         tensors = read_tensors(request.inputs)
+        handed_on = passed_through(tensors)
         requested = request_options(request, tensors, self._allowed)
         if self._prompts is None:
             options = merge_options(self._defaults, requested)
-            return Call(tensors, read_conversation(tensors), options, None, started)
+            return Call(tensors, read_conversation(tensors), options, None, handed_on, started)
         conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
         prompt = self._prompts.select(conversation_id)
         options = merge_options(self._defaults, prompt.invocation_config, requested)
-        return Call(tensors, fill(prompt, tensors), options, prompt, started)
+        return Call(tensors, fill(prompt, tensors), options, prompt, handed_on, started)
 
     def _respond(
         self, call: Call, outputs: list[ResponseOutput], model: str = "", finish_reason: str = ""
@@ -177,7 +183,7 @@ class ChatStep:
                 "prompt_version": call.prompt.version,
                 "prompt_hash": call.prompt.hash(self._llm),
             }
-        return self._runtime.response([*outputs, *passed_through(call.tensors)], **parameters)
+        return self._runtime.response([*outputs, *call.handed_on], **parameters)
 
 
 def _outputs(completion: Completion) -> list[ResponseOutput]:

@@ -208,12 +208,13 @@ def dumps(value: Json) -> str:
 
 
 def text_output(name: str, values: Sequence[str]) -> ResponseOutput:
-    """A text tensor of shape `[n,1]`, as every output of the suite."""
+    """A text tensor of shape `[n,1]`, as every output of the suite. Half of a surrogate pair, which is no text and
+    which the JSON of an API may hold all the same, becomes "?"."""
     return ResponseOutput(
         name=name,
         datatype=Datatype.BYTES,
         shape=[len(values), 1],
-        data=TensorData([value.encode("utf-8") for value in values]),
+        data=TensorData([value.encode("utf-8", errors="replace") for value in values]),
         parameters=Parameters(content_type="str"),
     )
 
