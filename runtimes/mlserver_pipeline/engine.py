@@ -214,6 +214,7 @@ class Run:
             self._fail(node.sink.pipeline, self._too_many_visits(node))
             return
         state.trace.fired(record.message)
+        record = record._replace(headers=_after_hop(record.headers))
         self._queue.append((node.sink, record))
         if node.calls_model:
             task = asyncio.get_running_loop().create_task(self._call(node, record))
@@ -225,7 +226,7 @@ class Run:
         began = time.perf_counter()
         try:
             message, headers = await self._model(node.name, record.message, record.headers)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             text = step_error(node.name, error)
             trace.failed(text, time.perf_counter() - began)
             self._fail(node.sink.pipeline, text)
@@ -236,8 +237,6 @@ class Run:
 
     def _called(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        if task.cancelled():
-            self._resolve(Failure("the server stopped before the pipeline had an answer"))
         self._settle()
 
     def _fail(self, pipeline: str, text: str) -> None:
@@ -257,3 +256,14 @@ class Run:
             f"{pipeline} : ERROR: Max step revisits ({limit}) exceeded for request {key} in topic "
             f"TopicForPipeline(topicName={topic}, pipelineName={pipeline})"
         )
+
+
+_DROPPED_HEADERS = {"x-seldon-alibi-type", "x-seldon-alibi-method"}
+_VERSION = "x-pipeline-version"
+
+
+def _after_hop(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers as the engine passes them on: with the pipeline's version, which is always 1 here."""
+    if headers.get(_VERSION) == "1" and not headers.keys() & _DROPPED_HEADERS:
+        return headers
+    return {name: value for name, value in headers.items() if name not in _DROPPED_HEADERS} | {_VERSION: "1"}

@@ -1,5 +1,6 @@
 """The one error that only a pipeline has: a step's own error, in the words of Core 2's gateway."""
 
+from asyncio import CancelledError
 from http import HTTPStatus
 
 from mlserver.errors import MLServerError
@@ -31,13 +32,15 @@ class RpcFailed(Exception):
         self.code = code
 
 
-def step_error(step: str, error: Exception) -> str:
+def step_error(step: str, error: BaseException) -> str:
     """The text of a step's error: `<step> : rpc error: code = <gRPC code> desc = <sentence>`.
 
     The codes are those that MLServer answers over gRPC, which is how Core 2 calls every step.
     """
     if isinstance(error, StepTimeout):
         return rpc_error(step, "DeadlineExceeded", "context deadline exceeded")
+    if isinstance(error, CancelledError):
+        return rpc_error(step, "Canceled", "context canceled")
     if isinstance(error, RpcFailed):
         return rpc_error(step, error.code, str(error))
     code = _GRPC_CODES.get(int(error.status_code), "Unknown") if isinstance(error, MLServerError) else "Internal"

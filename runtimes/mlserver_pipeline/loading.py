@@ -1,6 +1,7 @@
 """From manifest files to graphs that can run."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlserver_chat import SettingsError
@@ -9,6 +10,8 @@ from .experiments import Experiment, read_experiments
 from .graph import Graph, compile_graph
 from .manifest import read_manifests
 from .validation import check
+
+logger = logging.getLogger(__name__)
 
 
 def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
@@ -35,11 +38,17 @@ def _paths(manifests: str | list[str], folder: Path) -> list[Path]:
     return [folder / path for path in ([manifests] if isinstance(manifests, str) else manifests)]
 
 
-def _check_together(graphs: Iterable[Graph]) -> None:
-    seen: set[str] = set()
-    for graph in graphs:
-        if graph.name in seen:
-            raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
-        seen.add(graph.name)
-    if not seen:
+def _check_together(graphs: Sequence[Graph]) -> None:
+    names = [graph.name for graph in graphs]
+    if not names:
         raise SettingsError("'manifest' names no file with a Pipeline")
+    for graph in graphs:
+        if names.count(graph.name) > 1:
+            raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
+        for source in (source for node in graph.nodes for source in (*node.sources, *node.triggers)):
+            if source.topic.pipeline not in names:
+                logger.warning(
+                    "pipeline '%s' reads pipeline '%s', which is not loaded with it: nothing will come from there",
+                    graph.name,
+                    source.topic.pipeline,
+                )

@@ -1,6 +1,7 @@
 """What happened to one request at each step, and why a step did not fire."""
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,8 @@ def _shown(tensor: Tensor) -> list[Any]:
 
 
 def _element(element: Any) -> Any:
+    if isinstance(element, float) and not math.isfinite(element):
+        return str(element)
     if not isinstance(element, bytes):
         return element
     text = element.decode("utf-8", errors="replace")

@@ -1,12 +1,15 @@
 """The engine's meaning, with small arithmetic models."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from mlserver_pipeline.engine import Answer, Failure, Stall
+from mlserver_pipeline.loading import load_graphs
 from mlserver_pipeline.messages import Message
-from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multiplies, values
+from pipeline_lab import Lab, adds, after, emits, fails, ints, manifest_text, message, multiplies, values
 
 MakeLab = Callable[..., Lab]
 
@@ -276,12 +279,13 @@ async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLa
 
     async def call(step: str, sent: Message, headers: object) -> tuple[Message, dict[str, str]]:
         answer, _ = await it._call(step, sent, headers)  # type: ignore[arg-type]
-        return answer, {f"x-{step}": "1"}
+        return answer, {f"x-{step}": "1", "x-seldon-alibi-type": "dropped", "x-pipeline-version": "7"}
 
     it.engine.call = call
     outcome = await it.run(ints("i", 1))
-    assert it.headers == [{"x-request-id": "r"}, {"x-request-id": "r", "x-a": "1"}]
-    assert isinstance(outcome, Answer) and outcome.headers == {"x-request-id": "r", "x-a": "1", "x-b": "1"}
+    every = {"x-request-id": "r", "x-pipeline-version": "1"}
+    assert it.headers == [every, {**every, "x-a": "1"}]
+    assert isinstance(outcome, Answer) and outcome.headers == {**every, "x-a": "1", "x-b": "1"}
 
 
 @pytest.mark.parametrize(("revisits", "fits"), [(2, True), (1, False)])
@@ -352,3 +356,21 @@ async def test_a_step_that_joins_is_not_batched(lab: MakeLab) -> None:
         "steps:\n- {name: a}\n- {name: b, inputs: [a, p], batch: {size: 9}}\noutput: {steps: [b]}",
     )
     assert values(await it.run(ints("i", 1))) == [("y", [2])]
+
+
+async def test_a_step_that_is_cancelled_is_an_error_and_no_hang(lab: MakeLab) -> None:
+    async def cancelled(sent: Message) -> Message:
+        raise asyncio.CancelledError
+
+    it = lab({"a": cancelled}, "steps: [{name: a}]\noutput: {steps: [a]}")
+    assert await it.run(ints("i", 1)) == Failure("a : rpc error: code = Canceled desc = context canceled")
+
+
+async def test_a_pipeline_that_is_not_loaded_too_sends_nothing(
+    lab: MakeLab, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    spec = "steps: [{name: a}]\ninput: {externalInputs: [gone]}\noutput: {steps: [a]}"
+    (tmp_path / "p.yaml").write_text(manifest_text(spec), encoding="utf-8")
+    load_graphs("p.yaml", tmp_path)
+    assert "pipeline 'p' reads pipeline 'gone', which is not loaded with it" in caplog.text
+    assert values(await lab({"a": emits("x")}, spec).run(ints("i", 1))) == [("x", [1])]
