@@ -45,7 +45,9 @@ def find_class(kind: str, dotted: str, folder: Path) -> Any:
     try:
         return getattr(_import(module_name, folder), class_name)
     except Exception as error:  # a module of the user's may raise anything while it is imported
-        raise SettingsError(f"{kind} '{dotted}' can't be imported: {type(error).__name__}: {error}") from None
+        speaks_of_code = isinstance(error, ImportError | SyntaxError | AttributeError | NameError)
+        why = f"{type(error).__name__}: {error}" if speaks_of_code else type(error).__name__
+        raise SettingsError(f"{kind} '{dotted}' can't be imported: {why}") from None
 
 
 def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str, Any]) -> Any:

@@ -31,12 +31,14 @@ def test_installed_classes_are_found(tmp_path: Path) -> None:
         ("Mine", "backend 'Mine' is not a dotted name; expected 'module.Class'"),
         ("absent_module.Mine", "can't be imported: ModuleNotFoundError"),
         ("broken.Mine", "can't be imported: SyntaxError"),
+        ("secret.Mine", "can't be imported: OSError$"),
         ("mine.Absent", "can't be imported: AttributeError"),
         ("mine.Mine", "refuses 'config.model_settings'"),
     ],
 )
 def test_what_can_not_be_built_is_a_settings_error(tmp_path: Path, dotted: str, sentence: str) -> None:
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    (tmp_path / "secret.py").write_text("raise OSError('sk-planted')", encoding="utf-8")
     (tmp_path / "broken.py").write_text("class", encoding="utf-8")
     for _ in range(2):  # a module that failed once is not taken for a good one
         with pytest.raises(SettingsError, match=sentence.replace("(", "\\(")):
