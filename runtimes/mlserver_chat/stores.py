@@ -26,7 +26,8 @@ class StoredMessage:
     created: float
     """When it was stored, seconds since the epoch. Never used for order."""
     provenance: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What produced it: `prompt`, `prompt_version`, `prompt_hash`, `model`, where they arrived with the message."""
+    """What produced it: `prompt`, `prompt_version`, `prompt_hash`, `model`, where they arrived with the message; and
+    `finish_reason` where it was not `stop`, e.g. `cut`."""
 
     @property
     def role(self) -> str:

@@ -15,8 +15,11 @@ _PROVENANCE = ("prompt", "prompt_version", "prompt_hash", "model")
 
 
 def provenance_of(request: InferenceRequest) -> dict[str, str]:
-    """What produced the messages, where an LLM step's response parameters came along."""
-    values = {name: getattr(request.parameters, name, None) for name in _PROVENANCE}
+    """What produced the messages, where an LLM step's response parameters came along; and why it stopped, unless it had
+    said all it wanted to (`cut`: the reader of a pipeline's stream went away; `length`, …)."""
+    values = {name: getattr(request.parameters, name, None) for name in (*_PROVENANCE, "finish_reason")}
+    if values["finish_reason"] == "stop":
+        del values["finish_reason"]
     return {name: value for name, value in values.items() if isinstance(value, str) and value}
 
 

@@ -76,8 +76,10 @@ async def test_the_same_request_again_is_stored_once_and_other_words_twice(memor
 async def test_what_produced_a_message_is_stored_with_it(memory: ConversationalMemory) -> None:
     provenance = {"prompt": "answer", "prompt_version": "2", "prompt_hash": "abc", "model": "tiny"}
     await ask(memory, *said("hi", role="assistant"), **provenance, finish_reason="stop", overhead_ms="1")
-    (stored,) = await memory._store.read("a")
-    assert stored.provenance == provenance
+    await ask(memory, *said("and th", role="assistant"), **provenance, finish_reason="cut")
+    whole, cut = await memory._store.read("a")
+    assert whole.provenance == provenance
+    assert cut.provenance == provenance | {"finish_reason": "cut"}
 
 
 @pytest.mark.parametrize(
