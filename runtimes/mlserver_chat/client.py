@@ -20,6 +20,7 @@ from .settings import SiblingSettings
 from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
 from .streams import closing
 
+_NO_STREAM = (404, 405)
 _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
 
 
@@ -114,11 +115,17 @@ class RemoteClient:
             raise UpstreamFailed(f"model '{model}' answered with something that is not a V2 response") from None
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses as they come, by server-sent events from `infer_stream`; raises like `infer`."""
+        """The model's responses as they come, by server-sent events from `infer_stream`; raises like `infer`.
+
+        What can't stream, as a pipeline on Core 2, answers in one piece.
+        """
         try:
             async with self._http.stream(
                 "POST", f"{self.url(model)}_stream", content=_body(request), headers=_headers(request)
             ) as answer:
+                if answer.status_code in _NO_STREAM:
+                    yield await self.infer(model, request)
+                    return
                 if not answer.is_success:
                     await answer.aread()
                     raise _reported(model, answer)

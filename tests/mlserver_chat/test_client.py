@@ -1,0 +1,123 @@
+"""Calling a model on another V2 server: its errors are ours, its streams too."""
+
+import json
+
+import httpx2
+import pytest
+from mlserver.types import InferenceResponse
+
+from mlserver_chat import (
+    ChatError,
+    Conflict,
+    InvalidInput,
+    NotReachable,
+    RateLimited,
+    RemoteClient,
+    Stalled,
+    UpstreamFailed,
+)
+from mlserver_chat.tensors import request_of, text_elements, text_input, text_output
+from support import free_ports
+
+RESPONSE = InferenceResponse(model_name="m", outputs=[text_output("content", ["grüß dich 🙂"])])
+BODY = RESPONSE.model_copy(update={"outputs": []}).model_dump(exclude_none=True) | {
+    "outputs": [{"name": "content", "shape": [1, 1], "datatype": "BYTES", "data": ["grüß dich 🙂"]}]
+}
+REQUEST = request_of([text_input("content", ["hi"])], headers={"X-Request-Id": "r1", "Authorization": "secret"}, n=1)
+
+
+def client(handler, uri: str = "http://llm") -> RemoteClient:
+    made = RemoteClient(uri, timeout=5)
+    made._http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
+    return made
+
+
+def event(parameters: dict[str, object], outputs: object = ()) -> str:
+    return f"data: {json.dumps({'model_name': 'm', 'parameters': parameters, 'outputs': list(outputs)})}\n\n"
+
+
+async def pieces(remote: RemoteClient) -> list[str]:
+    return [text_elements(r.outputs[0])[0] async for r in remote.stream("m", REQUEST)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "url"),
+    [
+        ("http://llm/", "http://llm/v2/models/m/infer"),
+        ("http://envoy:9000/v2/models/support-tiny/infer", "http://envoy:9000/v2/models/support-tiny/infer"),
+        ("http://envoy:9000/v2/pipelines/chat/infer", "http://envoy:9000/v2/pipelines/chat/infer"),
+    ],
+)
+async def test_a_request_goes_to_the_models_url_with_its_x_headers(uri, url):
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=BODY)
+
+    response = await client(answer, uri).infer("m", REQUEST)
+    assert text_elements(response.outputs[0]) == ["grüß dich 🙂"]
+    assert str(seen[0].url) == url
+    assert seen[0].headers["x-request-id"] == "r1" and "authorization" not in seen[0].headers
+    sent = json.loads(seen[0].content)
+    assert sent["inputs"][0]["data"] == ["hi"] and sent["parameters"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (422, InvalidInput),
+        (409, Conflict),
+        (429, RateLimited),
+        (424, UpstreamFailed),
+        (503, NotReachable),
+        (504, Stalled),
+        (400, UpstreamFailed),
+        (404, UpstreamFailed),
+        (500, UpstreamFailed),
+        (302, UpstreamFailed),
+    ],
+)
+@pytest.mark.parametrize("body", [{"json": {"error": "the sentence"}}, {"text": "<html>"}, {"json": [1]}])
+async def test_an_error_of_the_server_is_one_of_ours(status, kind, body):
+    remote = client(lambda _: httpx2.Response(status, **body))
+    for call in (remote.infer("m", REQUEST), pieces(remote)):
+        with pytest.raises(ChatError) as caught:
+            await call
+        assert type(caught.value) is kind
+        assert ("the sentence" in str(caught.value)) == (body == {"json": {"error": "the sentence"}})
+
+
+async def test_a_stream_is_read_event_by_event():
+    text = "".join(event({}, BODY["outputs"]) for _ in range(3))
+    assert await pieces(client(lambda _: httpx2.Response(200, text=text))) == ["grüß dich 🙂"] * 3
+
+
+async def test_a_stream_that_reports_an_error_raises_it():
+    text = event({}, BODY["outputs"]) + event({"error": "rate limited: later", "status": 429})
+    remote = client(lambda _: httpx2.Response(200, text=text))
+    with pytest.raises(RateLimited, match="rate limited: later"):
+        await pieces(remote)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_what_cannot_stream_answers_in_one_piece(status):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(status) if request.url.path.endswith("_stream") else httpx2.Response(200, json=BODY)
+
+    assert await pieces(client(answer, "http://envoy/v2/pipelines/chat/infer")) == ["grüß dich 🙂"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "data: {\n\n", '{"outputs": 3}'])
+async def test_something_that_is_not_v2_is_the_servers_fault(text):
+    remote = client(lambda _: httpx2.Response(200, text=text))
+    with pytest.raises(UpstreamFailed, match="not a V2 response"):
+        await remote.infer("m", REQUEST)
+
+
+async def test_a_server_that_is_not_there_is_not_reachable():
+    remote = RemoteClient(f"http://127.0.0.1:{free_ports(1)[0]}", timeout=5)
+    for call in (remote.infer("m", REQUEST), pieces(remote)):
+        with pytest.raises(NotReachable, match="model 'm' can't be reached"):
+            await call
+    await remote.aclose()
