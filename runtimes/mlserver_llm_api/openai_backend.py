@@ -112,12 +112,15 @@ class OpenAIBackend:
             options["headers"] = headers
         if query := body.pop("extra_query", None):
             options["params"] = query
-        if timeout := body.pop("timeout", None):
-            options["timeout"] = timeout
+        limit = self._timeout
+        if (wanted := body.pop("timeout", None)) is not None:
+            if not isinstance(wanted, int | float) or not wanted > 0:
+                raise InvalidInput("option 'timeout' is not a number of seconds over 0")
+            limit = options["timeout"] = float(wanted)
         body.update(body.pop("extra_body", None) or {})
         _SENT.set(False)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(limit):
                 return await self._client.post(_PATH, cast_to=object, body=body, options=options, **kind)
         except Exception as error:
             raise as_ours(error, _SENT.get(), self._client.api_key) from None

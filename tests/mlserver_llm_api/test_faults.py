@@ -125,6 +125,15 @@ async def test_a_slow_answer_is_given_up_in_time(api, backend):
     assert time.monotonic() - began < 2
 
 
+async def test_a_call_may_have_its_own_time_limit(api, backend):
+    api.script(Reply(delay=30), Reply(delay=0.4, text="late"))
+    with pytest.raises(UpstreamFailed, match="did not answer in time"):
+        await backend(timeout=20).complete(MESSAGES, {"timeout": 0.2})
+    assert (await backend(timeout=0.2).complete(MESSAGES, {"timeout": 5})).text == "late"
+    with pytest.raises(InvalidInput, match="option 'timeout' is not a number of seconds over 0"):
+        await backend().complete(MESSAGES, {"timeout": "soon"})
+
+
 async def test_the_time_limit_covers_retries_and_their_waits(api, backend):
     api.script(*[Reply(status=429, headers={"retry-after": "60"})] * 3)
     began = time.monotonic()
