@@ -34,7 +34,8 @@ class Pipeline(Runtime[PipelineSettings]):
         self._main = settings.name if settings.name in names else names[0]
         for index, name in enumerate(names):
             # MLServer looks for handlers among the attributes of a model, before it loads it.
-            setattr(self, f"gateway_{index}", self._gateway(name))
+            setattr(self, f"infer_{index}", self._infer_handler(name))
+            setattr(self, f"ready_{index}", self._ready_handler(name))
 
     async def load(self) -> bool:
         """Wait for the steps' models."""
@@ -68,7 +69,7 @@ class Pipeline(Runtime[PipelineSettings]):
             async for part in parts:
                 yield response_to_client(self.name, part.message, part.headers)
 
-    def _gateway(self, pipeline: str) -> Callable[[Request], Awaitable[Response]]:
+    def _infer_handler(self, pipeline: str) -> Callable[[Request], Awaitable[Response]]:
         async def infer(request: Request) -> Response:
             if not self.ready:
                 return Response(f"pipeline '{pipeline}' is still loading", 503, media_type="text/plain")
@@ -76,3 +77,11 @@ class Pipeline(Runtime[PipelineSettings]):
 
         register_custom_handler(CustomHandler(rest_path=f"/v2/pipelines/{pipeline}/infer"), infer)
         return infer
+
+    def _ready_handler(self, pipeline: str) -> Callable[[], Awaitable[Response]]:
+        async def ready() -> Response:
+            is_ready = self.ready and await self._service.is_ready(pipeline)
+            return Response(status_code=200 if is_ready else 424)
+
+        register_custom_handler(CustomHandler(rest_path=f"/v2/pipelines/{pipeline}/ready", rest_method="GET"), ready)
+        return ready

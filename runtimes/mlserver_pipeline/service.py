@@ -1,12 +1,13 @@
 """What a loaded pipeline model holds: the runner, the connections to other servers, and its place among the routes."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from fastapi import APIRouter
 from mlserver import MLServer, ModelSettings
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import data_plane_of, rest_router_of, tracer_provider_of, wait_for_model
+from mlserver_chat.siblings import data_plane_of, find_model, rest_router_of, tracer_provider_of, wait_for_model
 
 from .calls import SameProcessSteps, can_stream
 from .engine import Engine
@@ -23,13 +24,28 @@ from .streaming import streamed_steps
 class Service:
     """Pipelines whose steps are ready, reachable at Core 2's addresses until `aclose`."""
 
-    def __init__(self, runner: Runner, steps: MixedSteps, server: MLServer, mesh: MeshRoute):
+    def __init__(
+        self,
+        runner: Runner,
+        steps: MixedSteps,
+        models: Mapping[str, Collection[str]],
+        registry: MultiModelRegistry,
+        router: APIRouter,
+        mesh: MeshRoute,
+    ):
         self.runner = runner
         self._steps = steps
-        self._router = rest_router_of(server)
+        self._models = models
+        self._registry = registry
+        self._router = router
         self._mesh = mesh
         # Before MLServer's own routes, which would take the request by its path.
         self._router.routes.insert(0, mesh)
+
+    async def is_ready(self, pipeline: str) -> bool:
+        """Whether all models of this process that the pipeline calls are ready."""
+        models = [await find_model(self._registry, name) for name in self._models[pipeline]]
+        return all(model is not None and model.ready for model in models)
 
     async def aclose(self) -> None:
         """Take no more requests, let those on their way come to their end, and close the connections."""
@@ -66,5 +82,7 @@ async def open_service(
     split_steps = SplitSteps(split.values(), mixed)
     engine = Engine(graphs, split_steps, around=lambda call: SpannedSteps(call, tracer))
     streaming = Streaming({graph.name: streamed_steps(graph, speaking) for graph in graphs}, here.stream)
-    mesh = MeshRoute(rest_router_of(server), {graph.name for graph in graphs}, experiments)
-    return Service(Runner(engine, config.trace_values, streaming), mixed, server, mesh)
+    router = rest_router_of(server)
+    mesh = MeshRoute(router, {graph.name for graph in graphs}, experiments)
+    own = {graph.name: [step for step in graph.steps if step not in remote] for graph in graphs}
+    return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, router, mesh)

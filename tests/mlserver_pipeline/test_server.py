@@ -1,5 +1,6 @@
 """The pipeline in a real MLServer, over models that are no runtimes of this suite."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -233,15 +234,37 @@ def test_steps_count_in_mlservers_metrics(server: Server) -> None:
     assert 'model_infer_request_success_total{model="upper"' in metrics
 
 
+async def test_64_callers_at_once_all_get_their_own_answer(server: Server) -> None:
+    async with httpx2.AsyncClient(timeout=30, limits=httpx2.Limits(max_connections=64)) as client:
+
+        async def one(number: int) -> str:
+            body = {"inputs": [text("word", f"a{number}")]}
+            answer = await client.post(f"{server.url}/v2/pipelines/joined/infer", json=body)
+            seen = answer.json()["outputs"][0]["data"][0]
+            assert seen.endswith(answer.headers["x-request-id"])
+            return seen
+
+        assert len(set(await asyncio.gather(*(one(number) for number in range(64))))) == 64
+
+
+def test_requested_outputs_are_ignored_as_on_core_2(server: Server) -> None:
+    body = json.dumps({"inputs": [text("word", "any")], "outputs": [{"name": "seen"}]}).encode()
+    assert [tensor["name"] for tensor in gateway(server, "joined", body).json()["outputs"]] == ["seen", "raw", "size"]
+
+
 def test_the_pipeline_survives_a_reload_and_says_when_a_step_is_gone(server: Server) -> None:
+    ready = f"{server.url}/v2/pipelines/chain/ready"
     for _ in range(2):
+        assert httpx2.get(ready).status_code == 200
         assert httpx2.post(f"{server.url}/v2/repository/models/chain/load", timeout=20).status_code == 200
     assert gateway(server, "chain", [text("word", "hello")]).status_code == 200
     assert httpx2.post(f"{server.url}/v2/repository/models/raw/unload").status_code == 200
+    assert httpx2.get(ready).status_code == 424
     answer = gateway(server, "chain", [text("word", "hello")])
     assert (answer.status_code, answer.text) == (400, "raw : rpc error: code = NotFound desc = Model raw not found")
     assert httpx2.post(f"{server.url}/v2/repository/models/chain/unload").status_code == 200
     assert gateway(server, "chain", [text("word", "hello")]).status_code == 404
+    assert httpx2.get(ready).status_code == 404
 
 
 def log_of_failed_start(models: Path, tmp: Path) -> str:
