@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from mlserver_pipeline.wiring import repository_tensors
 
 Result = TypeVar("Result")
 
+_KINDS = re.compile(r"^kind: *(Pipeline|Experiment)", re.MULTILINE)
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -63,12 +65,12 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and the YAML files of folders that hold a Pipeline."""
+    """The files themselves, and the YAML files of folders that hold a Pipeline or an Experiment."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
-            found += [each for each in inside if "kind: Pipeline" in each.read_text(encoding="utf-8", errors="replace")]
+            found += [each for each in inside if _KINDS.search(each.read_text(encoding="utf-8", errors="replace"))]
         else:
             found.append(path)
     return found

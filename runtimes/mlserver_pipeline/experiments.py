@@ -105,13 +105,14 @@ def read_experiments(paths: Iterable[Path]) -> list[Experiment]:
     for document in (document for path in paths for document in read_documents(path)):
         if document.content.get("kind") == "Experiment":
             experiment = parse_resource(document, Experiment)
-            for fault in _faults(experiment, found):
+            for fault in experiment_faults(experiment, found):
                 raise SettingsError(f"{document.place(('spec',))}: {fault}")
             found.append(experiment)
     return found
 
 
-def _faults(experiment: Experiment, others: Iterable[Experiment]) -> Iterator[str]:
+def experiment_faults(experiment: Experiment, others: Iterable[Experiment] = ()) -> Iterator[str]:
+    """What Core 2 refuses in an experiment, beside the `others` that were there before it."""
     name, spec = experiment.metadata.name, experiment.spec
     for other in others:
         if spec.default and (other.spec.default, other.is_of_pipelines) == (spec.default, experiment.is_of_pipelines):
@@ -121,13 +122,12 @@ def _faults(experiment: Experiment, others: Iterable[Experiment]) -> Iterator[st
             )
     if spec.default and spec.default not in [candidate.name for candidate in spec.candidates]:
         yield f"default model/pipeline {spec.default} not found in experiment {name} candidates"
-    if not spec.candidates and spec.mirror is None:
-        yield f"experiment {name} has no candidates or mirror"
+    if not spec.candidates:
+        nobody = "has no candidates or mirror" if spec.mirror is None else "has nobody to answer: name a candidate"
+        yield f"experiment {name} {nobody}"
     members = experiment.members
     for twice in (member for member in members if members.count(member) > 1):
         yield f"each candidate and mirror must be unique but found resource {twice} duplicated in experiment {name}"
-    if not spec.candidates:
-        yield f"experiment {name} has nobody to answer: name a candidate"
 
 
 class SplitSteps:

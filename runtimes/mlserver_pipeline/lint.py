@@ -9,6 +9,7 @@ from mlserver_chat import SettingsError
 
 from .advice import ADVICE
 from .documents import Document, Location, dotted, read_documents
+from .experiments import Experiment, experiment_faults
 from .manifest import PipelineManifest, shape_faults
 from .validation import RULES
 from .wiring import ModelTensors, wiring_findings
@@ -36,6 +37,7 @@ FIXES = {
     "batch-ignored": "drop batch, or give the step one source",
     "batch-fields": "drop windowMs and rolling; only size is used",
     "outer-waits": "use inner or any, or make sure that every source always comes",
+    "experiment": "see the Experiment resource in Core 2's documentation",
     "unknown-model": "add the model to the repository, or correct the name",
     "unknown-tensor": "name a tensor that the model declares among its outputs",
     "missing-tensor": "read a step that emits it, or rename one by tensorMap",
@@ -60,19 +62,26 @@ class Finding:
 
 
 def lint_file(path: Path, models: Mapping[str, ModelTensors] | None = None) -> list[Finding]:
-    """All findings of the Pipelines in a file; with `models`, a repository's, also of the wiring of tensors."""
+    """All findings of the Pipelines and Experiments in a file; with `models`, a repository's, also of the wiring of
+    tensors."""
     try:
         documents = read_documents(path)
     except SettingsError as error:
         return [Finding("error", "unreadable", str(path), 1, "", str(error), FIXES["unreadable"])]
-    pipelines = [document for document in documents if document.content.get("kind", "Pipeline") == "Pipeline"]
-    return [finding for document in pipelines for finding in _lint_document(document, models)]
+    return [finding for document in documents for finding in _lint_document(document, models)]
 
 
 def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None) -> Iterable[Finding]:
-    shape = shape_faults(document)
+    kind = document.content.get("kind", "Pipeline")
+    resource = {"Pipeline": PipelineManifest, "Experiment": Experiment}.get(str(kind))
+    if resource is None:
+        return []
+    shape = shape_faults(document, resource)
     if shape:
         return [_finding(document, "error", "schema", *fault) for fault in shape]
+    if resource is Experiment:
+        faults = experiment_faults(Experiment.model_validate(document.content))
+        return [_finding(document, "error", "experiment", ("spec",), sentence) for sentence in faults]
     manifest = PipelineManifest.model_validate(document.content)
     errors = [_finding(document, "error", rule, *fault) for rule, check in RULES.items() for fault in check(manifest)]
     if errors:

@@ -1,6 +1,7 @@
 """The engine's meaning, with small arithmetic models."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from mlserver_pipeline.engine import Answer, Failure, Stall
 from mlserver_pipeline.loading import load_graphs
 from mlserver_pipeline.messages import Message
+from mlserver_pipeline.trace import trace_rows
 from pipeline_lab import Lab, adds, after, emits, fails, ints, manifest_text, message, multiplies, values
 
 MakeLab = Callable[..., Lab]
@@ -210,6 +212,24 @@ async def test_a_step_that_takes_longer_than_the_window_keeps_the_join_from_firi
     assert "step 'b' got its sources more than joinWindowMs (100) apart" in outcome.text
     it.models["a"] = after(it.clock, 100, emits("x"))
     assert values(await it.run(ints("i", 1))) == [("y", [2])]
+
+
+async def test_a_trigger_that_comes_later_than_the_window_never_fires(lab: MakeLab) -> None:
+    spec = "steps:\n- {name: a}\n- {name: b, triggers: [a], joinWindowMs: 100}\noutput: {steps: [b]}"
+    for late, times in ((100, 1), (101, 0)):
+        it = lab({"b": emits("y")}, spec)
+        it.models["a"] = after(it.clock, late, emits("x"))
+        await it.run(ints("i", 1))
+        assert len(it.got("b")) == times
+
+
+async def test_a_trace_hides_data_when_it_is_told_to(lab: MakeLab) -> None:
+    it = lab({"a": emits("x")}, "steps: [{name: a}]\noutput: {steps: [a]}")
+    run = it.start(ints("i", 48213))
+    await run.done
+    shown, hidden = (json.loads(trace_rows(run.traces, values)[0]) for values in (True, False))
+    assert shown["arrived"] == {"p.inputs": [{"i": [48213]}]} and shown["left"] == [{"x": [48213]}]
+    assert hidden["arrived"] == {"p.inputs": [["i"]]} and hidden["left"] == [["x"]]
 
 
 async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab: MakeLab) -> None:
