@@ -1,12 +1,15 @@
 """The OpenAI-compatible test server, as users of the suite meet it."""
 
+import socket
 import subprocess
 import sys
 
 import httpx2
+from click.testing import CliRunner
 from openai import OpenAI
 
 from mlserver_chat.testing import OpenAIServer, Reply
+from mlserver_chat.testing.__main__ import main
 
 
 def test_the_official_client_can_talk_to_it():
@@ -40,9 +43,13 @@ def test_by_hand_it_prints_where_it_is_and_serves_until_interrupted():
             body = {"messages": [{"role": "user", "content": "hi"}]}
             answer = httpx2.post(f"{base_url}/chat/completions", json=body, timeout=10)
             assert answer.json()["choices"][0]["message"]["content"] == "You said: hi"
-            port = base_url.rsplit(":", 1)[1].split("/")[0]
-            taken = subprocess.run([*command, "--port", port], capture_output=True, text=True, timeout=30)
-            assert taken.returncode == 1
-            assert taken.stderr == f"Error: port {port} can't be used: Address already in use\n"
         finally:
             process.terminate()
+
+
+def test_by_hand_a_port_in_use_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(main, ["--port", port])
+    assert result.exit_code == 1
+    assert result.output == f"Error: port {port} can't be used: Address already in use\n"

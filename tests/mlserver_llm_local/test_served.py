@@ -230,8 +230,3 @@ def test_core_2s_infer_uri_finds_the_llm_on_another_server(worker, server):
     remote, here = worker.infer("ask-remote", HELLO + ISSUE), server.infer("ask-local", HELLO + ISSUE)
     assert outputs(remote)["content"] == outputs(here)["content"]
     assert remote.json()["parameters"]["prompt_hash"] == here.json()["parameters"]["prompt_hash"]
-
-
-def test_a_prompt_without_its_llm_does_not_load(mlserver):
-    with pytest.raises(AssertionError, match="model 'lost' calls 'nowhere', which its model repository lacks"):
-        mlserver({"lost": asking(llm="nowhere")})

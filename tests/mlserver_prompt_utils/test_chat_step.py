@@ -182,10 +182,10 @@ class Slow(FakeBackend):
 async def test_the_overhead_is_ours_without_the_backends_time(tmp_path):
     step = await served(tmp_path, Slow("a b c"))
     response = await step.predict(request_of(chat("hi")))
-    assert 0 < float(response.parameters.overhead_ms) < 30
+    assert 0 < float(response.parameters.overhead_ms) < 80
     async for streamed in step.handle_stream(request_of(chat("hi"))):
         await asyncio.sleep(0.03)  # nor is the time that a slow reader takes
-        assert 0 < float(streamed.parameters.overhead_ms) < 30
+        assert 0 < float(streamed.parameters.overhead_ms) < 80
 
 
 async def test_a_reader_who_goes_away_closes_the_backends_stream(tmp_path):
