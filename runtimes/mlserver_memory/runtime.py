@@ -26,6 +26,7 @@ from mlserver_chat.tensors import Tensors, passed_through, read_tensors, text_ou
 
 from . import operations
 from .budget import TokenBudget
+from .metrics import watching_store
 from .opening import open_store
 from .requests import namespace_of, operation_of, provenance_of, window_size_of
 from .retention import Retention
@@ -54,7 +55,8 @@ class ConversationalMemory(Runtime[MemorySettings]):
         self._budget = await asyncio.to_thread(TokenBudget.load, self.config.config, settings_folder(self.settings))
         self._store = open_store(self.config)
         try:
-            await self._store.open()
+            with watching_store(self.name):
+                await self._store.open()
         except NotReachable as error:
             logger.warning("model '%s' starts without its store: %s", self.name, error)
         self._retention = Retention(self._store, self.config.config)
@@ -71,17 +73,19 @@ class ConversationalMemory(Runtime[MemorySettings]):
         config, tensors = self.config.config, read_tensors(request.inputs)
         store = self._store.scope(namespace_of(request, config))
         chat = {name: tensors[name] for name in config.tensor_names if name in tensors}
-        match operation_of(request, config, bool(chat)):
-            case "append":
-                outputs = await self._append(store, request, tensors, decode_messages(chat))
-            case "window":
-                outputs = await self._window(store, request, tensors)
-            case "delete":
-                outputs = await operations.delete(store, memory_id_of(tensors))
-            case "export":
-                outputs = await operations.export(store, memory_id_of(tensors), request)
-            case _:
-                outputs = await operations.stats(store)
+        operation = operation_of(request, config, bool(chat))
+        if operation == "stats":
+            return self.response(await operations.stats(store))
+        with watching_store(self.name):
+            match operation:
+                case "append":
+                    outputs = await self._append(store, request, tensors, decode_messages(chat))
+                case "window":
+                    outputs = await self._window(store, request, tensors)
+                case "delete":
+                    outputs = await operations.delete(store, memory_id_of(tensors))
+                case _:
+                    outputs = await operations.export(store, memory_id_of(tensors), request)
         return self.response(outputs)
 
     async def _append(

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlserver_memory.conformance.tools import system, user
 from mlserver_memory.sql.pruning import Pruning, forget_conversation
-from mlserver_memory.sql.rows import Append, read_window
+from mlserver_memory.sql.rows import Append, window_until
 from mlserver_memory.sql.schema import make_tables
 from mlserver_memory.sql.statements import Statements
 
@@ -59,7 +59,7 @@ def texts(dialect: Dialect) -> str:
     connection = Recorder(dialect, True)
     append.replayed(connection)
     for ends in (SimpleNamespace(last=9, system=0), SimpleNamespace(last=9, system=1)):
-        read_window(connection, statements, "id", ends, 3)
+        window_until(connection, statements, "id", ends, 3)
     pruning = Pruning(tables, "namespace", 1.0, 2)
     pruning.prune(connection, "id", dry_run=True)
     pruning.prune(connection, "id", dry_run=False)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
@@ -11,7 +12,7 @@ from mlserver.settings import ModelParameters
 from memory_requests import ask, contents, said
 from mlserver_chat import ChatError, InvalidInput, SettingsError
 from mlserver_memory import ConversationalMemory
-from support import ROOT, Server, outputs, start_mlserver, text
+from support import ROOT, Server, free_ports, outputs, start_mlserver, text
 
 IMPLEMENTATION = "mlserver_memory.ConversationalMemory"
 
@@ -181,9 +182,12 @@ def test_the_demo_s_models_share_one_file(mlserver: Callable[..., Server], tmp_p
         name: json.loads((ROOT / "models" / name / "model-settings.json").read_text(encoding="utf-8"))
         for name in ("remember-user", "remember-assistant")
     }
-    server = mlserver(models, tmp=tmp_path)
+    (metrics_port,) = free_ports(1)
+    server = mlserver(models, tmp=tmp_path, env={"MLSERVER_METRICS_PORT": str(metrics_port)})
     outputs(server.infer("remember-user", said("hello")))
     answer = outputs(server.infer("remember-assistant", [*said("hi", role="assistant"), text("type", "text")]))
     assert list(answer) == ["memory_id", "history", "role", "content", "type"]
     assert len(answer["history"]) == 2
+    metrics = httpx2.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    assert 'mlserver_memory_store_reachable{model_name="remember-user"} 1.0' in metrics
     assert (tmp_path / "data" / "support.db").exists()

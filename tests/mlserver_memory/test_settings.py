@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
+from mlserver.types import InferenceRequest
+from prometheus_client import REGISTRY
 
 from mlserver_chat import NotReachable, SettingsError, load_settings
 from mlserver_memory import ConversationalMemory, FileSysSettings, MemorySettings, SqlSettings, open_store
-from support import free_ports
+from support import free_ports, text
 
 
 def loaded(**extra: Any) -> MemorySettings:
@@ -122,8 +124,10 @@ async def test_a_database_that_is_down_does_not_stop_loading(caplog: pytest.LogC
     settings.parameters = ModelParameters(extra={"database": "sql", "config": config})
     model = ConversationalMemory(settings)
     assert await model.load()
+    request = InferenceRequest.model_validate({"inputs": [text("memory_id", "a")]})
     with pytest.raises(NotReachable, match="not reachable: the memory store can't be reached") as error:
-        await model._store.window("a", 1)
+        await model.predict(request)
+    assert REGISTRY.get_sample_value("mlserver_memory_store_reachable", {"model_name": "memory"}) == 0
     assert error.value.status_code == 503
     stats = await model._store.stats()
     assert not stats.reachable

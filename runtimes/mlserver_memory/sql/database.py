@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
@@ -36,6 +36,12 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
 _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
 """Deadlock and serialisation failure: SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
 
+_TRANSACTION: dict[str, dict[str, str]] = {
+    # Single statements are the rule there, and the connection says so once.
+    "postgresql": {"isolation_level": "READ COMMITTED"},
+    "sqlite": {"begin": "BEGIN IMMEDIATE"},
+}
+"""How the engine's connections begin a transaction that writes."""
 _HUNG_UP = ("57P0", "08")
 """SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
 
@@ -58,6 +64,8 @@ class Database:
     def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection], None]):
         self._url = _resolved(url)
         self._engine = _engine(self._url, options)
+        self._transactions = self._engine.execution_options(**_TRANSACTION.get(self.dialect, {}))
+        self._commits_by_itself = self.dialect == "postgresql"
         self._migrate = migrate
         self._migrated = False
         self._migration = threading.Lock()
@@ -86,8 +94,8 @@ class Database:
         await self.write(lambda connection: None)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction that only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work, False)
+        """Run `work`, which only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, self._statements, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction; a cancelled caller leaves it to finish.
@@ -95,7 +103,12 @@ class Database:
         Raises:
             IntegrityError: a constraint of the schema was violated; nothing was written.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, work, True)
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, self._transaction, work)
+
+    async def append(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which on PostgreSQL writes with one statement that commits by itself, and else as `write`."""
+        mode = self._statements if self._commits_by_itself else self._transaction
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, mode, work)
 
     async def aclose(self) -> None:
         """Wait for running transactions and close the pool."""
@@ -103,17 +116,18 @@ class Database:
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.dispose()
 
-    def _run(self, work: Callable[[Connection], T], is_write: bool) -> T:
+    def _run(self, mode: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
         if self._failure and time.monotonic() < self._retry_at:
             raise NotReachable("the memory store can't be reached")
         for attempt in range(_ATTEMPTS):
             try:
                 if not self._migrated:
                     self._migrate_once()
-                result = self._transaction(work, is_write)
+                with mode() as connection:
+                    result = work(connection)
             except IntegrityError:
                 raise
-            except (DBAPIError, PoolTimeout) as error:
+            except (DBAPIError, PoolTimeout, OSError) as error:
                 if attempt + 1 < _ATTEMPTS and _may_retry(error):
                     time.sleep(0.01 * attempt)
                     continue
@@ -122,38 +136,41 @@ class Database:
             return result
         raise InternalError()
 
-    def _transaction(self, work: Callable[[Connection], T], is_write: bool) -> T:
-        with self._locked(is_write) as engine, engine.begin() as connection:
-            return work(connection)
+    @contextmanager
+    def _statements(self) -> Generator[Connection]:
+        """A connection for statements that each stand for themselves, where that saves the round trips of `BEGIN` and
+        `COMMIT`; else for a transaction that only reads."""
+        with self._engine.connect() if self._commits_by_itself else self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Generator[Connection]:
+        """A transaction; on SQLite one that is ready to write, behind the other writers of this process."""
+        with self._file_lock or nullcontext(), self._transactions.begin() as connection:
+            yield connection
 
     def _migrate_once(self) -> None:
         with self._migration:
             if not self._migrated:
-                with self._locked(True) as engine, engine.connect() as connection:
+                with self._file_lock or nullcontext(), self._transactions.connect() as connection:
                     self._migrate(connection)
                 self._migrated = True
-
-    @contextmanager
-    def _locked(self, is_write: bool) -> Generator[Engine]:
-        """The engine; for a writer to SQLite, behind the other writers of this process and ready to write."""
-        if self._file_lock is None or not is_write:
-            yield self._engine
-            return
-        with self._file_lock:
-            yield self._engine.execution_options(begin="BEGIN IMMEDIATE")
 
     def _reached(self) -> None:
         if self._failure:
             logger.warning("the memory store %s can be reached again", self._name)
             self._failure = ""
 
-    def _translate(self, error: DBAPIError | PoolTimeout) -> ChatError:
+    def _translate(self, error: DBAPIError | PoolTimeout | OSError) -> ChatError:
         if isinstance(error, PoolTimeout):
             return NotReachable("the memory store has no connection free")
         if isinstance(error, DataError):
             return InvalidInput("the memory store can't hold this text")
-        reason = f"{type(error.orig).__name__} {_code(error.orig)}".strip()
-        if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        reason = f"{type(cause).__name__} {_code(cause)}".strip()
+        if isinstance(error, DBAPIError) and not (
+            error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        ):
             logger.error("the memory store %s refused a statement: %s", self._name, reason)
             return InternalError()
         if not self._failure:
@@ -181,12 +198,17 @@ def _resolved(url: str) -> URL:
 
 
 def _engine(url: URL, options: dict[str, Any]) -> Engine:
+    if "isolation_level" in options:
+        raise SettingsError("'connection_options' has 'isolation_level', which the store chooses itself; leave it out")
     try:
         driver = url.get_dialect()().driver
         connect = _CONNECT_TIMEOUT.get(driver, {}) | dict(options.get("connect_args", {}))
         connect = {key: value for key, value in connect.items() if key not in url.query}
         # Values of a statement are messages and ids: they must not show in errors and logs.
-        engine = create_engine(url, **(options | {"connect_args": connect, "hide_parameters": True}))
+        ours: dict[str, Any] = {"connect_args": connect, "hide_parameters": True}
+        if url.get_backend_name() == "postgresql":
+            ours["isolation_level"] = "AUTOCOMMIT"
+        engine = create_engine(url, **(options | ours))
     except ModuleNotFoundError as error:
         raise SettingsError(f"'parameters.extra.config.url' needs the driver '{error.name}'; install it") from None
     except (ArgumentError, TypeError, ValueError):
@@ -240,7 +262,18 @@ def _code(error: BaseException | None) -> str:
     return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
 
 
-def _may_retry(error: DBAPIError | PoolTimeout) -> bool:
-    if isinstance(error, PoolTimeout) or isinstance(error.orig, TimeoutError):
+def _may_retry(error: DBAPIError | PoolTimeout | OSError) -> bool:
+    """Whether another try may help at once: the connection was stale, or a race for a lock was lost."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, TimeoutError | PoolTimeout):
         return False
-    return error.connection_invalidated or _code(error.orig) in _RACE_LOST
+    return not isinstance(error, DBAPIError) or error.connection_invalidated or _code(cause) in _RACE_LOST
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """SQLAlchemy's pool logs what went wrong while a broken connection was closed, with the values of statements."""
+    record.exc_info = None
+    return True
+
+
+logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_without_traceback)

@@ -21,20 +21,33 @@ def stored_message(row: Any) -> StoredMessage:
     return StoredMessage(int(row.sequence), row.record, row.created, provenance)
 
 
-def read_window(connection: Connection, statements: Statements, identity: str, ends: Any, size: int) -> Window:
-    """The newest `size` messages of conversation `identity` up to `ends`: its `last` and its `system`."""
-    return _read(connection, statements, identity, int(ends.last) - size, int(ends.last), int(ends.system))
+def newest_window(connection: Connection, statements: Statements, identity: str, size: int) -> Window:
+    """The newest `size` messages of conversation `identity`, and the system message if it is older."""
+    rows = connection.execute(statements.window, {"p_id": identity, "p_size": size}).all()
+    messages = sorted((stored_message(row) for row in rows), key=lambda message: message.sequence)
+    return _with_system(messages, messages[-1].sequence - size if messages else 0)
 
 
-def _read(connection: Connection, statements: Statements, identity: str, after: int, until: int, system: int) -> Window:
+def window_until(connection: Connection, statements: Statements, identity: str, ends: Any, size: int) -> Window:
+    """The newest `size` messages of conversation `identity` up to `ends`: a `last` and a `system`."""
+    return _range(connection, statements, identity, int(ends.last) - size, int(ends.last), int(ends.system))
+
+
+def _range(
+    connection: Connection, statements: Statements, identity: str, after: int, until: int, system: int
+) -> Window:
     """The messages with `after` < sequence ≤ `until`, and the system message if it is older."""
     values = {"p_id": identity, "p_after": after, "p_until": until}
     if not 0 < system <= after:
         rows = connection.execute(statements.range, values).all()
         return Window([stored_message(row) for row in rows])
     rows = connection.execute(statements.range_and_system, values | {"p_system": system}).all()
-    messages = sorted((stored_message(row) for row in rows), key=lambda message: message.sequence)
-    if messages and messages[0].sequence == system:
+    return _with_system(sorted((stored_message(row) for row in rows), key=lambda message: message.sequence), after)
+
+
+def _with_system(messages: list[StoredMessage], after: int) -> Window:
+    """A first message that is not after `after` is the system message that came along."""
+    if messages and messages[0].sequence <= after:
         return Window(messages[1:], messages[0])
     return Window(messages)
 
@@ -54,46 +67,59 @@ class Append:
 
     def run(self, connection: Connection) -> Window:
         """Append and return the window."""
-        statements, count, now = self.statements, len(self.messages), time.time()
-        last, system = self._reserve(connection, now)
-        first = last - count + 1
-        append = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
-        connection.execute(statements.add_append, append)
-        stored = [
-            StoredMessage(first + index, message.to_history(), now, self.provenance)
-            for index, message in enumerate(self.messages)
-        ]
+        now, records = time.time(), [message.to_history() for message in self.messages]
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
-        connection.execute(
-            statements.add_messages,
-            [
-                {
-                    "conversation": self.identity,
-                    "sequence": each.sequence,
-                    "record": each.record,
-                    "created": now,
-                    "provenance": provenance,
-                }
-                for each in stored
-            ],
-        )
-        after = last - self.size
+        insert = self._insert_at_once if connection.dialect.name == "postgresql" else self._insert
+        last, system = insert(connection, now, records, provenance)
+        first, after = last - len(records) + 1, last - self.size
+        stored = [StoredMessage(first + n, record, now, self.provenance) for n, record in enumerate(records)]
         if first - 1 <= after and not 0 < system <= after:
             return Window(stored[-self.size :])
-        older = _read(connection, statements, self.identity, after, first - 1, system)
+        older = _range(connection, self.statements, self.identity, after, first - 1, system)
         return Window([*older.messages, *stored][-self.size :], older.system)
+
+    def _insert(
+        self, connection: Connection, now: float, records: Sequence[str], provenance: str | None
+    ) -> tuple[int, int]:
+        """The sequence of the last message, and that of the newest system message."""
+        last, system = self._reserve(connection, now)
+        append = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
+        connection.execute(self.statements.add_append, append)
+        rows = [
+            {"conversation": self.identity, "sequence": sequence, "record": record, "created": now}
+            for sequence, record in enumerate(records, last - len(records) + 1)
+        ]
+        connection.execute(self.statements.add_messages, [row | {"provenance": provenance} for row in rows])
+        return last, system
+
+    def _insert_at_once(
+        self, connection: Connection, now: float, records: Sequence[str], provenance: str | None
+    ) -> tuple[int, int]:
+        values = self._values(now) | {
+            "p_digest": self.digest,
+            "p_namespace_id": hashed(self.namespace),
+            "p_namespace": self.namespace or None,
+            "p_memory_id": self.memory_id,
+            "p_records": list(records),
+            "p_provenance": provenance,
+        }
+        ends = connection.execute(self.statements.append_at_once, values).one()
+        return int(ends.last), int(ends.system)
+
+    def _values(self, now: float) -> dict[str, Any]:
+        """What every way to reserve binds; `p_offset` is the position of the newest system message, 0 for none."""
+        offset = max((n for n, message in enumerate(self.messages, 1) if message.role in SYSTEM_ROLES), default=0)
+        return {"p_id": self.identity, "p_count": len(self.messages), "p_offset": offset, "p_now": now}
 
     def replayed(self, connection: Connection) -> Window | None:
         """The window that ends at the messages of an earlier append with the same key; None without one."""
         ends = connection.execute(self.statements.replayed, {"p_id": self.identity, "p_digest": self.digest}).first()
-        return None if ends is None else read_window(connection, self.statements, self.identity, ends, self.size)
+        return None if ends is None else window_until(connection, self.statements, self.identity, ends, self.size)
 
     def _reserve(self, connection: Connection, now: float) -> tuple[int, int]:
         """Take the sequences of the new messages; the last of them, and that of the newest system message."""
-        count = len(self.messages)
-        offset = max((n for n, message in enumerate(self.messages, 1) if message.role in SYSTEM_ROLES), default=0)
-        values = {"p_id": self.identity, "p_count": count, "p_offset": offset, "p_now": now}
-        ends = None
+        values, ends = self._values(now), None
+        count, offset = values["p_count"], values["p_offset"]
         if connection.dialect.update_returning:
             ends = connection.execute(self.statements.reserve_returning, values).first()
         elif connection.execute(self.statements.reserve, values).rowcount:

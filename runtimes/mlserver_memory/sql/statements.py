@@ -15,9 +15,11 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    union_all,
     update,
 )
 
+from .postgres import append_at_once
 from .schema import Tables
 
 
@@ -48,6 +50,7 @@ class Statements:
         self.add_conversation = insert(tables.conversations)
         self.add_messages = insert(tables.messages)
         self.add_append = insert(tables.appends)
+        self.append_at_once = append_at_once(tables)
         self.replayed = select(appends.last, appends.system).where(
             and_(appends.conversation == bindparam("p_id"), appends.digest == bindparam("p_digest"))
         )
@@ -61,6 +64,17 @@ class Statements:
         self.range_and_system = self.range.order_by(None).union_all(
             select(*columns).where(row, messages.sequence == bindparam("p_system"))
         )
+        mine = messages.conversation == conversations.id
+        size = bindparam("p_size", type_=BigInteger)
+        newest = and_(mine, messages.sequence > conversations.last - size)
+        pinned = and_(mine, messages.sequence == conversations.system, messages.sequence <= conversations.last - size)
+        self.window = union_all(
+            *(
+                select(*columns).select_from(tables.conversations.join(tables.messages, which)).where(this)
+                for which in (newest, pinned)
+            )
+        )
+        """The newest `p_size` messages and an older system message, in one round trip."""
         self.page = (
             select(*columns)
             .where(row, messages.sequence > bindparam("p_after"))

@@ -23,7 +23,7 @@ from ..naming import conversation_id
 from .database import Database
 from .migrations import migrate
 from .pruning import Pruning, forget_conversation
-from .rows import Append, read_window, stored_message
+from .rows import Append, newest_window, stored_message
 from .schema import make_tables
 from .statements import Statements
 
@@ -83,7 +83,7 @@ class SqlStore:
         )
         for _ in range(_RACES):
             try:
-                return await self._database.write(append.run)
+                return await self._database.append(append.run)
             except IntegrityError:
                 # A replay; or two first messages of one conversation at once, and then the next try finds its row.
                 replayed = await self._database.read(append.replayed)
@@ -94,12 +94,7 @@ class SqlStore:
     async def window(self, memory_id: str, size: int) -> Window:
         """The newest `size` messages."""
         identity = self._id(memory_id)
-
-        def read(connection: Connection) -> Window:
-            ends = connection.execute(self._statements.ends, {"p_id": identity}).first()
-            return Window() if ends is None else read_window(connection, self._statements, identity, ends, size)
-
-        return await self._database.read(read)
+        return await self._database.read(lambda connection: newest_window(connection, self._statements, identity, size))
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
         """A page of messages."""
