@@ -10,7 +10,7 @@ import numpy as np
 from mlserver.types import Datatype
 
 from .messages import Message, Parameter, Tensor
-from .wire import carry
+from .wire import carry, is_text
 
 _MAX_PADDING = 1_000_000
 """Elements that a shape may promise beyond those that came."""
@@ -51,7 +51,7 @@ def _tensor(value: object, index: int) -> Tensor:
         raise BadRequest(f"input {index} is not an object")
     tensor = cast(dict[str, Any], value)
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not is_text(name):
         raise BadRequest(f"input {index} has no name")
     if not isinstance(shape, list) or not all(_is_size(size) for size in cast(list[Any], shape)):
         raise BadRequest(f"tensor '{name}' has no shape; expected a list of whole numbers")
@@ -96,10 +96,9 @@ def _flat(data: list[Any]) -> Iterable[Any]:
 
 def _element(name: str, datatype: str, element: object) -> object:
     if datatype == "BYTES" and isinstance(element, str):
-        try:
-            return element.encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadRequest(f"tensor '{name}' holds half of a surrogate pair") from None
+        if not is_text(element):
+            raise BadRequest(f"tensor '{name}' holds half of a surrogate pair")
+        return element.encode("utf-8")
     if datatype == "BOOL" and isinstance(element, bool):
         return element
     if datatype not in ("BYTES", "BOOL") and isinstance(element, int | float) and not isinstance(element, bool):
@@ -112,13 +111,16 @@ def _parameters(value: object, where: str) -> dict[str, Parameter]:
         return {}
     if not isinstance(value, dict):
         raise BadRequest(f"the parameters of {where} are not an object")
-    return {name: _parameter(name, each, where) for name, each in cast(dict[str, Any], value).items()}
+    given = cast(dict[str, Any], value)
+    if not all(map(is_text, given)):
+        raise BadRequest(f"the name of a parameter of {where} holds half of a surrogate pair")
+    return {name: _parameter(name, each, where) for name, each in given.items()}
 
 
 def _parameter(name: str, value: object, where: str) -> Parameter:
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
-    if isinstance(value, str) or (isinstance(value, int) and -_INT64 <= value < _INT64):
+    if (isinstance(value, str) and is_text(value)) or (isinstance(value, int) and -_INT64 <= value < _INT64):
         return value
     raise BadRequest(f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean")
 

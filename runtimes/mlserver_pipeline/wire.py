@@ -58,6 +58,8 @@ def message_from_rest(response: InferenceResponse) -> Message:
 
 
 def _entry_tensor(tensor: RequestInput | ResponseOutput) -> Tensor:
+    if not is_text(tensor.name):
+        raise InvalidInput("the name of a tensor holds half of a surrogate pair; expected text")
     datatype = Datatype(tensor.datatype).value
     flat = list(_flat(tensor.data.root))
     if datatype == "BYTES":
@@ -101,7 +103,7 @@ def _entry_parameter(name: str, value: object, where: str) -> Parameter:
         value = int(value)
     if isinstance(value, int) and value in _INT64:
         return value
-    if isinstance(value, str) and _is_text(value):
+    if isinstance(value, str) and is_text(value):
         return value
     raise InvalidInput(
         f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean"
@@ -153,6 +155,8 @@ def message_from_response(response: InferenceResponse) -> Message:
 def _carried_tensor(output: ResponseOutput) -> Tensor:
     datatype = Datatype(output.datatype).value
     data = carry(datatype, output.data)
+    if not is_text(output.name):
+        raise NotCarried("the name of a tensor can't be sent over gRPC; expected UTF-8 text")
     if data is None:
         raise NotCarried(
             f"tensor '{output.name}' of datatype {datatype} can't be sent over gRPC; "
@@ -166,7 +170,7 @@ def _carried_parameters(parameters: Parameters | None) -> dict[str, Parameter]:
     for name, value in _items(parameters):
         if not isinstance(value, bool | int | str):
             continue
-        if (isinstance(value, int) and value not in _INT64) or (isinstance(value, str) and not _is_text(value)):
+        if (isinstance(value, int) and value not in _INT64) or (isinstance(value, str) and not is_text(value)):
             raise NotCarried(f"parameter '{name}' can't be sent over gRPC; expected 64 bits or UTF-8 text")
         carried[name] = value
     return carried
@@ -204,7 +208,8 @@ def _parameters(parameters: Mapping[str, Any]) -> Parameters | None:
     return Parameters(**parameters) if parameters else None
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Whether it can be written in UTF-8: half of a surrogate pair can't."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

@@ -132,6 +132,11 @@ def test_data_that_does_not_fit_its_datatype_is_refused_by_name(datatype: str, d
         message_from_request(request(datatype=datatype, data=data))
 
 
+def test_a_tensor_whose_name_is_no_text_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="the name of a tensor"):
+        message_from_request(request(name="\ud800", data=["x"]))
+
+
 def test_parameters_of_a_request_are_cut_to_what_passes_a_pipeline() -> None:
     asked = InferenceRequest(
         id="i", inputs=[], parameters=Parameters(content_type="str", headers={"a": "b"}, n=0.7, b=True, s="x")
