@@ -69,6 +69,12 @@ class Graph:
         return found
 
     @property
+    def external(self) -> tuple[Source, ...]:
+        """What it reads of other pipelines."""
+        sources = (source for node in self.nodes for source in (*node.sources, *node.triggers))
+        return tuple(source for source in sources if source.topic.pipeline != self.name)
+
+    @property
     def answers(self) -> bool:
         """Whether the manifest has an output."""
         return any(node.sink == self.outputs for node in self.nodes)

@@ -45,7 +45,7 @@ def _check_together(graphs: Sequence[Graph]) -> None:
     for graph in graphs:
         if names.count(graph.name) > 1:
             raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
-        for source in (source for node in graph.nodes for source in (*node.sources, *node.triggers)):
+        for source in graph.external:
             if source.topic.pipeline not in names:
                 logger.warning(
                     "pipeline '%s' reads pipeline '%s', which is not loaded with it: nothing will come from there",

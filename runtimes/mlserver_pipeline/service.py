@@ -81,8 +81,19 @@ async def open_service(
     tracer = tracer_provider_of(server).get_tracer("mlserver_pipeline")
     split_steps = SplitSteps(split.values(), mixed)
     engine = Engine(graphs, split_steps, around=lambda call: SpannedSteps(call, tracer))
-    streaming = Streaming({graph.name: streamed_steps(graph, speaking) for graph in graphs}, here.stream)
+    streamed = {graph.name: streamed_steps(graph, speaking - side_steps(graph, graphs)) for graph in graphs}
+    streaming = Streaming(streamed, here.stream)
     router = rest_router_of(server)
     mesh = MeshRoute(router, {graph.name for graph in graphs}, experiments)
     own = {graph.name: [step for step in graph.steps if step not in remote] for graph in graphs}
     return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, router, mesh)
+
+
+def side_steps(graph: Graph, graphs: Sequence[Graph]) -> set[str]:
+    """The steps of pipelines that read this one: what they say on the side is not for its caller."""
+    return {
+        step
+        for other in graphs
+        if other is not graph and any(source.topic.pipeline == graph.name for source in other.external)
+        for step in other.steps
+    }

@@ -13,6 +13,7 @@ from mlserver_chat.streams import closing
 from mlserver_pipeline.errors import StepFailed
 from mlserver_pipeline.messages import Message, Tensor
 from mlserver_pipeline.runner import Runner, Streaming
+from mlserver_pipeline.service import side_steps
 from mlserver_pipeline.streaming import streamed_steps
 from pipeline_lab import Lab, emits, fails, ints, manifest_text, message
 from support import Server, text
@@ -143,6 +144,13 @@ def test_the_last_steps_that_stream_on_each_path_to_the_output_are_streamed(lab:
     assert streamed_steps(graph, {"first", "left", "right", "log", "elsewhere"}) == {"left", "right"}
     assert streamed_steps(graph, {"first", "log"}) == {"first"}
     assert streamed_steps(graph, {"log"}) == frozenset()
+
+
+def test_what_a_pipeline_on_the_side_says_is_not_for_the_caller(lab: MakeLab) -> None:
+    first = "steps: [{name: talk}]\noutput: {steps: [talk]}"
+    side = "input: {externalInputs: [p.inputs]}\nsteps: [{name: comment}, {name: talk}]"
+    graphs = list(lab({}, first, side, names=("p", "side")).engine.graphs.values())
+    assert side_steps(graphs[0], graphs) == {"comment", "talk"} and side_steps(graphs[1], graphs) == set()
 
 
 SERVED = '''
