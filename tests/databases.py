@@ -43,8 +43,10 @@ class DatabaseServer:
             self._process = None
 
     def remove(self) -> None:
-        """Stop it and remove its folder."""
-        self.stop()
+        """Kill it and remove its folder."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from mlserver_chat import ChatError, MemoryStore
 
 from .settings import WindowSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.memory")
 
 
 class Retention:

@@ -33,7 +33,7 @@ from .retention import Retention
 from .settings import MemorySettings
 from .window import shape_window
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.memory")
 
 
 class ConversationalMemory(Runtime[MemorySettings]):

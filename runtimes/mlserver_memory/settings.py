@@ -88,7 +88,7 @@ class SqlSettings(WindowSettings):
     """SQLAlchemy URL, e.g. `postgresql+pg8000://user:password@host:5432/db` or `sqlite:///support.db` (relative to
     `MLSERVER_LLM_DATA`, else to the working directory). It holds a password: refer to it by `env:NAME` or
     `file:/path`."""
-    connection_options: dict[str, Any] = {}
+    connection_options: Options = {}
     """Options of SQLAlchemy's `create_engine`, e.g. `{"pool_size": 20}`."""
     table_prefix: str = "memory_"
     """What the names of the tables begin with."""

@@ -18,7 +18,7 @@ from .files import reading, remove, replace, writing
 from .pruning import pruned, rewritten
 from .records import Header
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.memory")
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, SettingsError, data_folder
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.memory")
 
 T = TypeVar("T")
 
