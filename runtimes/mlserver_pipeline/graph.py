@@ -69,10 +69,10 @@ class Graph:
         return found
 
     @property
-    def external(self) -> tuple[Source, ...]:
-        """What it reads of other pipelines."""
-        sources = (source for node in self.nodes for source in (*node.sources, *node.triggers))
-        return tuple(source for source in sources if source.topic.pipeline != self.name)
+    def reads(self) -> frozenset[str]:
+        """The pipelines whose messages become its inputs."""
+        inputs = [node for node in self.nodes if node.sink == self.inputs]
+        return frozenset(source.topic.pipeline for node in inputs for source in (*node.sources, *node.triggers))
 
     @property
     def answers(self) -> bool:

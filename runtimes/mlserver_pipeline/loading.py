@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import cast
 
 from mlserver_chat import SettingsError
 
@@ -45,10 +47,14 @@ def _check_together(graphs: Sequence[Graph]) -> None:
     for graph in graphs:
         if names.count(graph.name) > 1:
             raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
-        for source in graph.external:
-            if source.topic.pipeline not in names:
-                logger.warning(
-                    "pipeline '%s' reads pipeline '%s', which is not loaded with it: nothing will come from there",
-                    graph.name,
-                    source.topic.pipeline,
-                )
+        for other in sorted(graph.reads - set(names)):
+            logger.warning(
+                "pipeline '%s' reads pipeline '%s', which is not loaded with it: nothing will come from there",
+                graph.name,
+                other,
+            )
+    try:
+        TopologicalSorter({graph.name: graph.reads for graph in graphs}).prepare()
+    except CycleError as error:
+        circle = " → ".join(cast(list[str], error.args[1]))
+        raise SettingsError(f"pipelines read one another in a circle and would never end: {circle}") from None

@@ -91,9 +91,4 @@ async def open_service(
 
 def side_steps(graph: Graph, graphs: Sequence[Graph]) -> set[str]:
     """The steps of pipelines that read this one: what they say on the side is not for its caller."""
-    return {
-        step
-        for other in graphs
-        if other is not graph and any(source.topic.pipeline == graph.name for source in other.external)
-        for step in other.steps
-    }
+    return {step for other in graphs if graph.name in other.reads for step in other.steps}

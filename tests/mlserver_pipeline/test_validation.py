@@ -179,6 +179,15 @@ def test_a_file_that_is_not_there_and_a_pipeline_that_is_there_twice_are_refused
         load_graphs([name, name], tmp_path)
 
 
+@pytest.mark.parametrize("readers", [{"p": "q", "q": "p"}, {"p": "p"}])
+def test_pipelines_that_read_one_another_in_a_circle_are_refused(tmp_path: Path, readers: dict[str, str]) -> None:
+    for name, source in readers.items():
+        spec = f"steps: [{{name: a}}]\ninput: {{externalInputs: [{source}.outputs]}}\noutput: {{}}"
+        (tmp_path / f"{name}.yaml").write_text(manifest_text(spec, name), encoding="utf-8")
+    with pytest.raises(SettingsError, match="read one another in a circle and would never end: "):
+        load_graphs([f"{name}.yaml" for name in readers], tmp_path)
+
+
 def test_the_pipelines_of_the_repository_are_valid() -> None:
     from support import ROOT
 
