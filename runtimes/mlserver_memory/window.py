@@ -38,7 +38,8 @@ def _without_orphans(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
         message = stored.message
         if message.role == "tool" and not _has_call(message, calls, kept):
             continue
-        calls.update(json.loads(call).get("id", "") for call in message.tool_calls)
+        # An id that isn't text is nobody's; it must not keep the conversation from being read.
+        calls.update(str(json.loads(call).get("id")) for call in message.tool_calls)
         kept.append(stored)
     return kept
 

@@ -69,6 +69,12 @@ def test_results_stored_without_ids_do_not_begin_a_window() -> None:
     assert roles(shape_window(window(conversation, 3), 3)) == ["assistant", "tool", "user"]
 
 
+def test_a_call_with_a_strange_id_does_not_break_the_window() -> None:
+    strange = Message("assistant", (), ('{"id": ["x"], "type": "function"}', '{"id": null}'))
+    conversation = [user(), strange, result("a"), user()]
+    assert roles(shape_window(window(conversation, 3), 3)) == ["assistant", "user"]
+
+
 def test_a_conversation_that_fits_is_shown_as_it_was_stored() -> None:
     conversation = [result("never called"), user()]
     assert roles(shape_window(window(conversation, 2), 2)) == ["tool", "user"]
