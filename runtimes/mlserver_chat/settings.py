@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args
 
 from mlserver import ModelSettings
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from .errors import SettingsError
@@ -68,6 +77,18 @@ def _absent(reference: str, sentence: str) -> str:
 
 Secret = Annotated[SecretStr, BeforeValidator(resolve_secret)]
 """A secret: `env:NAME`, `file:/path`, or the secret itself. It never shows in a repr, a log or an error."""
+
+
+def _resolve_all(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolve_all(inner) for key, inner in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_resolve_all(inner) for inner in cast(list[Any], value)]
+    return resolve_secret(value)
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_resolve_all), Field(repr=False)]
+"""Options that a library takes, not shown in a repr: a text anywhere in them may refer to a secret, as `Secret` may."""
 
 
 class Settings(BaseModel):

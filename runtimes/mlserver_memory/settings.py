@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 from mlserver_chat import Secret, Settings
 from mlserver_chat.codec import CHAT_TENSORS
 from mlserver_chat.prompts import PromptUtils
+from mlserver_chat.settings import Options
 
 MAX_WINDOW = 10_000
 """Largest window; more is an export."""
