@@ -67,6 +67,20 @@ async def test_a_damaged_record_is_passed_over_counted_and_reported(
     assert "a damaged record" in (await store.stats()).detail
 
 
+async def test_a_conversation_with_a_damaged_first_line_is_reported_read_on_and_can_be_deleted(
+    store: FileSysStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await filled(store, 2)
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"memory_id"', b'"memory_ID"'))
+    assert [info async for info in store.conversations()] == []
+    assert "a damaged record at byte 0" in caplog.text
+    assert texts(await say(store, "a", user("m2"))) == ["m0", "m1", "m2"]
+    assert await store.prune(max_messages=1) == 0
+    assert await store.delete("a") == 3
+    assert texts(await say(store, "a", user("new"))) == ["new"]
+
+
 async def test_a_lost_index_is_made_again_from_the_records(store: FileSysStore, tmp_path: Path) -> None:
     await filled(store, 100)
     (index,) = tmp_path.rglob("*.keys")

@@ -141,8 +141,13 @@ class RecordFile:
 
     def header(self) -> Header | None:
         """The header; None when the file is new or its first line is damaged."""
-        data = _parse(self._line_at(0)) if self.size else None
-        return None if data is None else Header(data["generation"], data["namespace"], data["memory_id"])
+        if not self.size:
+            return None
+        data = _parse(self._line_at(0))
+        if data is None:
+            self._report(0)
+            return None
+        return Header(data["generation"], data["namespace"], data["memory_id"])
 
     def at(self, offset: int) -> Record | None:
         """The record whose line begins at `offset`; None when it is damaged."""

@@ -16,7 +16,6 @@ from .conversation import append, newest_window
 from .durability import Durability
 from .files import reading, remove, replace, writing
 from .pruning import pruned, rewritten
-from .records import Header
 
 logger = logging.getLogger("mlserver.memory")
 
@@ -185,13 +184,17 @@ class FileSysStore:
         if not path.exists():
             return 0
         with writing(path, self._report) as records:
+            header = records.header()
+            if header is None and (older_than is not None or max_messages is not None):
+                # Without its first line nobody knows whose it is: it stays for an operator, or for `delete`.
+                return 0
             removed, left = pruned(records, older_than, max_messages)
             if dry_run:
                 return removed
-            if not left:
+            if header is None or not left:
                 remove(path)
             elif removed:
-                replace(path, rewritten(records.header() or Header("", self._namespace, ""), left))
+                replace(path, rewritten(header, left))
         return removed
 
     def _report(self, path: Path, what: str) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy.dialects import postgresql
 from .schema import Tables
 
 
-def append_at_once(tables: Tables) -> Select[int, int]:
+def append_at_once(tables: Tables) -> "Select[int, int]":
     """Take the sequences, keep the key and add the messages; gives `last` and `system`.
 
     The row of the conversation is made or locked by the upsert, so that appends to one conversation follow one another;
