@@ -6,8 +6,9 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # An index with CPU builds of torch (the default torch for Linux brings CUDA, some 3 GB more).
 TORCH_INDEX ?=
+EXTRAS ?= all,postgres
 
-.PHONY: help demo serve test check format docs train-demo-model chaos image clean
+.PHONY: help demo serve test check format docs train-demo-model image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -38,6 +39,9 @@ docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
 
 train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
 	@$(PY) -m training.support_tiny.train
+
+image: ## Build the image of all runtimes (EXTRAS=memory,postgres builds that of the memory alone)
+	docker build --build-arg EXTRAS=$(EXTRAS) --build-arg TORCH_INDEX=$(TORCH_INDEX) -t mlserver-llm:0.1.0 .
 
 clean: ## Remove the virtual environment and local data
 	rm -rf .venv .data

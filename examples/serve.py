@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from server import ROOT, ServerFailed, chosen_ports, command, environment, wait_until_ready
+from server import ROOT, ServerFailed, chosen_ports, command, environment, stop, wait_until_ready
 
 FIRST_REQUEST = """The support desk is ready. The first request to try:
 
@@ -37,8 +37,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        process.terminate()
-        process.wait(10)
+        stop(process)
 
 
 if __name__ == "__main__":

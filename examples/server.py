@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -16,6 +16,7 @@ PORTS = {"MLSERVER_HTTP_PORT": 8080, "MLSERVER_GRPC_PORT": 8081, "MLSERVER_METRI
 """MLServer's ports and their defaults."""
 
 START_SECONDS = 120
+STOP_SECONDS = 10
 
 
 class ServerFailed(Exception):
@@ -53,10 +54,9 @@ def chosen_ports() -> dict[str, str]:
 
 
 def environment(ports: Mapping[str, str], data: Path) -> dict[str, str]:
-    """The environment of a server on `ports` that keeps its data in folder `data`, offline."""
+    """The environment of a server on `ports` that keeps its data in folder `data`."""
     data.mkdir(parents=True, exist_ok=True)
-    offline = {"HF_HUB_OFFLINE": "1", "MLSERVER_HOST": "127.0.0.1", "MLSERVER_LLM_DATA": str(data)}
-    return {**os.environ, **offline, **ports}
+    return {**os.environ, "MLSERVER_HOST": "127.0.0.1", "MLSERVER_LLM_DATA": str(data), **ports}
 
 
 def command(models: Path) -> list[str]:
@@ -77,11 +77,20 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path | N
             raise ServerFailed(f"the server ended with status {process.returncode}{where}")
         if time.monotonic() > deadline:
             raise ServerFailed(f"the server was not ready after {START_SECONDS} s{where}")
-        try:
+        with suppress(httpx2.HTTPError):
             if httpx2.get(f"{url}/v2/health/ready", timeout=2).is_success:
                 return
-        except httpx2.HTTPError:
-            time.sleep(0.1)
+        time.sleep(0.1)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the server, softly if it will."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -97,9 +106,4 @@ def running(models: Path, data: Path, log: Path) -> Iterator[str]:
         wait_until_ready(process, url, log)
         yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)

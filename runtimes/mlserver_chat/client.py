@@ -1,5 +1,6 @@
 """Calling another V2 model: `SameProcessClient` and `RemoteClient`, two forms of the `ModelClient` seam."""
 
+import asyncio
 import json
 import re
 import ssl
@@ -13,7 +14,7 @@ from mlserver.errors import MLServerError
 from mlserver.registry import MultiModelRegistry
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
-from .errors import ChatError, NotReachable, SettingsError, UpstreamFailed, from_status
+from .errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
 from .identity import forwarded_headers, request_identity
 from .seams import ModelClient
 from .settings import SiblingSettings
@@ -25,34 +26,43 @@ _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
 
 
 class SameProcessClient:
-    """Calls a model of this process through `predict`, with id and headers as MLServer's data plane sets them."""
+    """Calls a model of this process through `predict`, with id and headers as MLServer's data plane sets them.
 
-    def __init__(self, registry: MultiModelRegistry):
+    `timeout` is seconds for the answer, in a stream for each piece of it.
+    """
+
+    def __init__(self, registry: MultiModelRegistry, timeout: float):
         self._registry = registry
+        self._timeout = timeout
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
         """The model's response.
 
         Raises:
             NotReachable: the model isn't there or not ready.
-            ChatError: the model refused or failed.
+            ChatError: the model refused. UpstreamFailed: it failed, or took longer than the timeout.
         """
         target = await self._target(model)
         with model_context(target.settings):
             try:
-                return await target.predict(request)
-            except MLServerError as error:
-                raise _as_ours(error) from None
+                async with asyncio.timeout(self._timeout):
+                    return await target.predict(request)
+            except Exception as error:
+                raise _as_ours(model, error) from None
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The model's responses as they come; raises like `infer`."""
         target = await self._target(model)
         try:
             async with closing(target.predict_stream(_one(request))) as responses:
-                async for response in responses:
+                while True:
+                    async with asyncio.timeout(self._timeout):
+                        response = await anext(responses, None)
+                    if response is None:
+                        return
                     yield _checked(response)
-        except MLServerError as error:
-            raise _as_ours(error) from None
+        except Exception as error:
+            raise _as_ours(model, error) from None
 
     async def aclose(self) -> None:
         """Nothing to give back."""
@@ -77,8 +87,15 @@ async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield request
 
 
-def _as_ours(error: MLServerError) -> ChatError:
-    return error if isinstance(error, ChatError) else from_status(error.status_code, str(error))
+def _as_ours(model: str, error: Exception) -> ChatError:
+    """What the other model raised. Its bugs are a failed upstream: a 500 of ours would make Envoy send again."""
+    if isinstance(error, ChatError) and not isinstance(error, InternalError):
+        return error
+    if isinstance(error, MLServerError):
+        return from_status(error.status_code, str(error))
+    if isinstance(error, TimeoutError):
+        return UpstreamFailed(f"model '{model}' did not answer in time")
+    return UpstreamFailed(f"model '{model}' failed")
 
 
 class RemoteClient:
@@ -158,8 +175,10 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
-def _headers(request: InferenceRequest) -> dict[str, str]:
-    return forwarded_headers(request) | {"content-type": "application/json"}
+def _headers(request: InferenceRequest) -> list[tuple[bytes, bytes]]:
+    """As bytes, since a header may hold what ASCII doesn't."""
+    headers = forwarded_headers(request) | {"content-type": "application/json"}
+    return [(name.encode("utf-8"), value.encode("utf-8")) for name, value in headers.items()]
 
 
 def _transport_error(model: str, error: httpx2.HTTPError) -> ChatError:
@@ -213,7 +232,7 @@ async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: Mu
                 check_in_repository(settings.llm, owner)
             else:
                 await wait_for_model(registry, settings.llm, owner, settings.load_timeout)
-            return BoundModel(settings.llm, SameProcessClient(registry))
+            return BoundModel(settings.llm, SameProcessClient(registry, settings.timeout))
     uri = settings.infer_uri or settings.llm_uri
     if uri is None:
         needed = "'llm_uri' (no model registry was found in this process)" if settings.llm else "'llm' or 'llm_uri'"
@@ -221,7 +240,9 @@ async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: Mu
     if not uri.startswith(("http://", "https://")):
         raise SettingsError(f"model '{owner.name}': 'llm_uri' is not an http or https URL")
     named = _MODEL_OF_URI.search(uri)
-    name = named.group(1) if named else settings.llm or "llm"
+    name = named.group(1) if named else settings.llm
+    if name is None:
+        raise SettingsError(f"model '{owner.name}': 'llm_uri' is a server's base URL; set 'llm' to the model to call")
     return BoundModel(name, RemoteClient(uri, settings.timeout, settings.ssl_verify_path))
 
 

@@ -44,7 +44,7 @@ def _decode_one(role: str, tensors: Tensors) -> list[Message]:
     if len(ids) > 1:
         raise InvalidInput(f"tensor 'tool_call_id' has {len(ids)} elements; expected 1, as in 'role'")
     contents = optional_text(tensors, "content") if calls else required_text(tensors, "content")
-    types = optional_text(tensors, "type")
+    types = optional_text(tensors, "type") if contents else None
     return [Message(role, _parts(contents or [], types), tuple(calls), (ids[0] or None) if ids else None)]
 
 
@@ -118,9 +118,8 @@ def _calls(element: str) -> list[str]:
     calls = _json_list(element) if element.lstrip().startswith("[") else [element]
     if calls is None:
         raise InvalidInput("tensor 'tool_calls' has an element that is neither a JSON object nor a JSON list")
-    for call in calls:
-        json_object(call, "an element of tensor 'tool_calls'")
-    return calls
+    # In the form that `history` gives them, so that the same call is the same text.
+    return [dumps(json_object(call, "an element of tensor 'tool_calls'")) for call in calls]
 
 
 def encode_messages(messages: Sequence[Message]) -> list[ResponseOutput]:

@@ -17,7 +17,7 @@ from .messages import Completion, CompletionChunk, Message
 from .options import merge_options, request_options
 from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
 from .seams import ChatBackend, ChoiceBackend
-from .settings import Settings
+from .settings import Options, Settings
 from .streams import closing
 from .tensors import (
     Tensors,
@@ -46,7 +46,7 @@ class PromptSettings(Settings):
     """Version, arms and reload of the prompt."""
     prompt_utils: PromptUtils | None = None
     """The LLM Module's own form of a prompt."""
-    llm_parameters: dict[str, Any] = {}
+    llm_parameters: Options = {}
     """Generation options of this model, under OpenAI's names; a prompt and a request win over them."""
     allow_overrides: list[str] = []
     """Options that requests may set although they are denied by default (`model`, `user`, …)."""
@@ -118,15 +118,26 @@ class ChatStep:
             runtime.inputs = [*known, *text_metadata(*(field for field in prompts.fields if field not in names))]
 
     async def run(self, request: InferenceRequest) -> InferenceResponse:
-        """The whole answer, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`."""
+        """The whole answer, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`. With the tensor
+        `choices`, their scores instead: `choices` and `logprobs`, the log-probability of each as the whole answer.
+
+        Raises:
+            InvalidInput: `choices` came, and the backend can't score.
+        """
         call = self._prepare(request)
+        if "choices" in call.tensors:
+            return await self._choose(request, call)
         with call.waiting(request):
             completion = await self._backend.complete(call.messages, call.options)
         return self._respond(call, _outputs(completion), completion.model, completion.finish_reason)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answer piece by piece: each response adds its `content`, and the last carries the `finish_reason`."""
+        """The answer piece by piece: each response adds its `content`, and the last carries the `finish_reason`.
+        Scores of `choices` come in one piece."""
         call = self._prepare(request)
+        if "choices" in call.tensors:
+            yield await self._choose(request, call)
+            return
         model = finish_reason = ""
         async with closing(self._backend.stream(call.messages, call.options)) as chunks:
             while True:
@@ -140,13 +151,7 @@ class ChatStep:
                 yield response
                 call.elsewhere += time.perf_counter() - left
 
-    async def choose(self, request: InferenceRequest) -> InferenceResponse:
-        """Score the `choices` instead of generating: log-probability of each as the whole answer.
-
-        Raises:
-            InvalidInput: the backend can't score.
-        """
-        call = self._prepare(request)
+    async def _choose(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         choices = required_text(call.tensors, "choices")
         if not isinstance(self._backend, ChoiceBackend):
             raise InvalidInput("tensor 'choices' came, but this model can't score choices")

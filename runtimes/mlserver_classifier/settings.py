@@ -1,12 +1,13 @@
 """Settings of the classifier."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import regex
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlserver_chat import Settings, SiblingSettings
 from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.settings import Options
 from mlserver_chat.tensors import TENSOR_NAMES
 
 LOGPROB = "logprob"
@@ -82,7 +83,7 @@ class ClassifierSettings(SiblingSettings):
     scorer: str = LOGPROB
     """`logprob`: the log-probabilities that the LLM gives to the routes' names. Or a dotted class name of your own,
     a module beside `model-settings.json` or an installed one."""
-    scorer_settings: dict[str, Any] = {}
+    scorer_settings: Options = {}
     """Keyword arguments for a scorer of your own."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """Lowest probability of the best route; below it the default route is chosen. Default: the best is always good

@@ -36,8 +36,8 @@ class _HttpClient(httpx2.AsyncClient):
 def build_client(settings: ApiSettings) -> AsyncOpenAI:
     """The `openai` client of these settings. Nothing is sent.
 
-    URL and key are always given, so that the variables the client would look for (`OPENAI_BASE_URL`,
-    `OPENAI_API_KEY`) change nothing behind the settings' back.
+    The variables that the client looks for (`OPENAI_BASE_URL`, `OPENAI_API_KEY`, `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`)
+    change nothing behind the settings' back.
     """
     timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_timeout)
     shared: dict[str, Any] = {
@@ -48,18 +48,20 @@ def build_client(settings: ApiSettings) -> AsyncOpenAI:
     }
     if isinstance(settings, OpenAISettings) and settings.is_azure:
         token = settings.azure_ad_token
-        return AsyncAzureOpenAI(
+        client: AsyncOpenAI = AsyncAzureOpenAI(
             azure_endpoint=settings.azure_endpoint or "",
             azure_deployment=settings.azure_deployment,
             api_version=settings.api_version,
             azure_ad_token=token.get_secret_value() if token else None,
-            organization=settings.organization,
             **shared,
         )
-    # The client insists on a key; a server that asks for none ignores it.
-    shared["api_key"] = shared["api_key"] or "none"
-    organization = settings.organization if isinstance(settings, OpenAISettings) else None
-    return AsyncOpenAI(base_url=settings.base_url, organization=organization, **shared)
+    else:
+        # The client insists on a key; a server that asks for none ignores it.
+        shared["api_key"] = shared["api_key"] or "none"
+        client = AsyncOpenAI(base_url=settings.base_url, **shared)
+    client.organization = settings.organization if isinstance(settings, OpenAISettings) else None
+    client.project = None
+    return client
 
 
 class OpenAIBackend:

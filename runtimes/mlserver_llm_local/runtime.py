@@ -34,12 +34,8 @@ class Local(Runtime[LocalSettings]):
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
         """The whole answer, or the scores of the choices."""
-        return await (self._step.choose(request) if _has_choices(request) else self._step.run(request))
+        return await self._step.run(request)
 
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer as it comes; scores come in one piece."""
-        return self._single(request) if _has_choices(request) else self._step.stream(request)
-
-
-def _has_choices(request: InferenceRequest) -> bool:
-    return any(tensor.name == "choices" for tensor in request.inputs)
+        return self._step.stream(request)

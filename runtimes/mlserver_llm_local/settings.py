@@ -2,9 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mlserver_chat import PromptSettings, Settings
+from mlserver_chat import InvalidInput, PromptSettings, Settings
+from mlserver_chat.options import merge_options
+from mlserver_chat.settings import Options
+
+from .options import GenerationOptions
 
 _ELSEWHERE = (
     "backend '{0}' is not part of this runtime: serve the model with {0}'s own OpenAI-compatible server and set "
@@ -18,7 +22,7 @@ class TransformersSettings(Settings):
     model: str
     """Folder with the weights, relative to `model-settings.json` (`.`: beside it), or an id of the Hugging Face Hub.
     Only safetensors are read, and no code of the model's repository is run."""
-    load_kwargs: dict[str, Any] = {}
+    load_kwargs: Options = {}
     """More arguments of `from_pretrained`, e.g. `revision` or `quantization_config`. `trust_remote_code` is refused."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU if there is one."""
@@ -76,7 +80,7 @@ class CustomConfig(Settings):
 
     model_type: Literal["chat.completions"] = "chat.completions"
     """What the model does. `chat.completions` is supported."""
-    model_settings: dict[str, Any] = {}
+    model_settings: Options = {}
     """Keyword arguments of the backend's class."""
 
 
@@ -103,6 +107,16 @@ class LocalSettings(PromptSettings):
     def _of_backend(cls, value: Any, info: ValidationInfo) -> Any:
         kind = CustomConfig if "." in info.data.get("backend", "") else TransformersConfig
         return kind.model_validate(value)
+
+    @model_validator(mode="after")
+    def _options_it_has(self) -> "LocalSettings":
+        """What the operator sets wrong would else be every caller's error."""
+        if isinstance(self.config, TransformersConfig):
+            try:
+                GenerationOptions.of(merge_options(self.defaults, self.llm_parameters))
+            except InvalidInput as error:
+                raise ValueError(str(error)) from None
+        return self
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -1,20 +1,27 @@
 """Calling a model on another V2 server: its errors are ours, its streams too."""
 
+import asyncio
 import json
 
 import httpx2
 import pytest
+from mlserver import MLModel, ModelSettings
 from mlserver.types import InferenceResponse
 
 from mlserver_chat import (
     ChatError,
     Conflict,
+    InternalError,
     InvalidInput,
     NotReachable,
     RateLimited,
     RemoteClient,
+    SameProcessClient,
+    SettingsError,
+    SiblingSettings,
     Stalled,
     UpstreamFailed,
+    bind_llm,
 )
 from mlserver_chat.tensors import request_of, text_elements, text_input, text_output
 from support import free_ports
@@ -121,3 +128,62 @@ async def test_a_server_that_is_not_there_is_not_reachable():
         with pytest.raises(NotReachable, match="model 'm' can't be reached"):
             await call
     await remote.aclose()
+
+
+async def test_a_header_may_hold_any_script():
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=BODY)
+
+    await client(answer).infer("m", request_of([text_input("content", ["hi"])], headers={"x-user": "Jürgen"}))
+    assert (b"x-user", "Jürgen".encode()) in seen[0].headers.raw
+
+
+class Sibling(MLModel):
+    """A model of the same process that does what `doing` says."""
+
+    def __init__(self, doing):
+        super().__init__(ModelSettings(name="sibling", implementation="mlserver.MLModel"))
+        self.ready = True
+        self.doing = doing
+
+    async def predict(self, payload):
+        await self.doing()
+        return RESPONSE
+
+
+class Registry:
+    def __init__(self, doing):
+        self.model = Sibling(doing)
+
+    async def get_model(self, name):
+        return self.model
+
+
+async def bug():
+    raise ValueError("sk-planted")
+
+
+async def fixed_500():
+    raise InternalError
+
+
+async def slow():
+    await asyncio.sleep(5)
+
+
+@pytest.mark.parametrize("doing", [bug, fixed_500, slow])
+async def test_a_sibling_that_fails_is_a_failed_upstream_and_never_a_500_of_the_caller(doing):
+    here = SameProcessClient(Registry(doing), timeout=0.1)  # type: ignore[arg-type]
+    with pytest.raises(UpstreamFailed) as infer:
+        await here.infer("sibling", REQUEST)
+    with pytest.raises(UpstreamFailed) as stream:
+        _ = [response async for response in here.stream("sibling", REQUEST)]
+    assert "sk-planted" not in f"{infer.value}{stream.value}"
+
+
+async def test_a_base_url_needs_the_name_of_the_model():
+    with pytest.raises(SettingsError, match="'llm_uri' is a server's base URL; set 'llm'"):
+        await bind_llm(SiblingSettings(llm_uri="http://llm:8080"), Sibling(bug).settings, None)

@@ -162,3 +162,16 @@ def test_malformed_history_names_the_element(element: str) -> None:
     good = Message.of_text("user", "x").to_history()
     with pytest.raises(InvalidInput, match="tensor 'history' element 1"):
         decode_history({"history": tensor("history", [good, element])})
+
+
+def test_the_same_tool_call_in_history_and_chat_tensors_counts_once() -> None:
+    compact = '{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}'
+    tensors = {"role": tensor("role", ["assistant"]), "tool_calls": tensor("tool_calls", [compact])}
+    history = RequestInput.model_validate(encode_history(decode_messages(tensors)).model_dump())
+    assert len(read_conversation({"history": history, **tensors})) == 1
+
+
+def test_a_lone_type_beside_tool_calls_is_no_content() -> None:
+    call = tensor("tool_calls", ['{"id": "c1"}'])
+    tensors = {"role": tensor("role", ["assistant"]), "type": tensor("type", ["text"]), "tool_calls": call}
+    assert decode_messages(tensors)[0].parts == ()

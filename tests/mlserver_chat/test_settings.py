@@ -8,7 +8,7 @@ from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
 from mlserver_chat import Secret, Settings, SettingsError, load_settings, settings_folder
-from mlserver_chat.settings import data_folder, secrets_may_be_absent, settings_faults
+from mlserver_chat.settings import Options, data_folder, secrets_may_be_absent, settings_faults
 
 
 class Inner(Settings):
@@ -113,3 +113,14 @@ def test_store_paths_resolve_against_the_data_folder(monkeypatch: pytest.MonkeyP
     assert data_folder() == Path.cwd()
     monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
     assert data_folder() == tmp_path.resolve()
+
+
+class WithOptions(Settings):
+    options: Options = {}
+
+
+def test_options_of_a_library_may_refer_to_secrets_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_KEY", "sk-planted")
+    loaded = WithOptions.model_validate({"options": {"headers": [{"authorization": "env:EXAMPLE_KEY"}], "n": 1}})
+    assert loaded.options == {"headers": [{"authorization": "sk-planted"}], "n": 1}
+    assert "sk-planted" not in repr(loaded)

@@ -51,6 +51,8 @@ def test_a_users_backend_gets_its_settings_unchecked():
         (with_model(load_kwargs={"attn_implementation": "someone/kernel"}), "'attn_implementation' from the Hub"),
         (with_model(tensor_parallel_size=4), "this backend runs a model on one device"),
         (with_model(dtype="int3"), "'parameters.extra.config.model_settings.dtype'"),
+        (with_model(default_generate_kwargs={"num_beams": 2}), "num_beams"),
+        ({"llm_parameters": {"temperature": -1}, **with_model()}, "temperature"),
         ({"config": {"model_type": "completions", "model_settings": {"model": "."}}}, "should be 'chat.completions'"),
     ],
 )

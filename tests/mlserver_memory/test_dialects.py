@@ -65,7 +65,13 @@ def texts(dialect: Dialect) -> str:
     pruning.prune(connection, "id", dry_run=False)
     pruning.forget_deleted(connection)
     forget_conversation(connection, tables, "id")
-    for statement in (statements.page, statements.list, statements.stats, statements.namespaces):
+    for statement in (
+        statements.page,
+        statements.window,
+        statements.conversations,
+        statements.stats,
+        statements.namespaces,
+    ):
         connection.execute(statement)
     found += connection.texts
     unique = dict.fromkeys("\n".join(line.rstrip() for line in text.strip().splitlines()) for text in found)

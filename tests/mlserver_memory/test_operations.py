@@ -137,6 +137,22 @@ async def test_what_is_too_old_goes_by_itself(load: Load) -> None:
     assert (await ask(model, text("memory_id", "a")))["history"] == []
 
 
+async def test_a_store_that_fails_while_pruning_is_pruned_the_next_time(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = await load(ttl=0.1, prune_interval=0.05)
+    await ask(model, *said("soon gone"))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model._store), "namespaces", lambda _: 1 / 0)
+        await asyncio.sleep(0.2)
+        assert "pruning was put off: ZeroDivisionError" in caplog.text
+    for _ in range(100):
+        if not (await ask(model, text("memory_id", "a")))["history"]:
+            break
+        await asyncio.sleep(0.05)
+    assert (await ask(model, text("memory_id", "a")))["history"] == []
+
+
 async def test_the_window_fits_the_token_budget(load: Load, tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

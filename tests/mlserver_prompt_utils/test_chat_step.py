@@ -35,8 +35,7 @@ class Step(Runtime[PromptSettings]):
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        choosing = any(tensor.name == "choices" for tensor in request.inputs)
-        return await (self.step.choose(request) if choosing else self.step.run(request))
+        return await self.step.run(request)
 
     def handle_stream(self, request: InferenceRequest):
         return self.step.stream(request)

@@ -23,7 +23,7 @@ def send(curl: str, base: str) -> httpx2.Response:
     words = shlex.split(curl)
     url = next(word for word in words if word.startswith("http"))
     body = words[words.index("-d") + 1]
-    headers = dict([words[words.index("-H") + 1].split(": ", 1)])
+    headers = dict(words[index + 1].split(": ", 1) for index, word in enumerate(words) if word == "-H")
     return httpx2.post(re.sub(r"http://127\.0\.0\.1:\d+", base, url), content=body, headers=headers, timeout=60)
 
 
@@ -82,6 +82,15 @@ def test_the_request_of_the_readme_gets_its_answer(index: int, request: pytest.F
     server: Server = request.getfixturevalue("api" if name == "openai-api" else "desk")
     answer = outputs(send(CURLS[index], server.url))
     assert holds(answer), answer
+
+
+@pytest.mark.parametrize("page", ["classifier", "local", "prompts", "pipeline"])
+def test_the_requests_of_the_documentation_are_answered(desk: Server, page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    curls = [block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if block.startswith("curl")]
+    assert curls
+    for curl in curls:
+        assert outputs(send(curl, desk.url))
 
 
 def test_every_file_the_readme_names_is_there() -> None:

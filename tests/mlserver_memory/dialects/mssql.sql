@@ -93,6 +93,12 @@ FROM [my schema].[m"[]]_messages]
 WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after) AS anon_1
 WHERE mssql_rn <= :p_limit;
 
+SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] > [my schema].[m"[]]_conversations].[last] - :p_size
+WHERE [my schema].[m"[]]_conversations].id = :p_id UNION ALL SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] = [my schema].[m"[]]_conversations].[system] AND [my schema].[m"[]]_messages].[sequence] <= [my schema].[m"[]]_conversations].[last] - :p_size
+WHERE [my schema].[m"[]]_conversations].id = :p_id;
+
 SELECT anon_1.id, anon_1.namespace_id, anon_1.namespace, anon_1.memory_id, anon_1.[last], anon_1.[system], anon_1.[messages], anon_1.oldest, anon_1.updated
 FROM (SELECT [my schema].[m"[]]_conversations].id AS id, [my schema].[m"[]]_conversations].namespace_id AS namespace_id, [my schema].[m"[]]_conversations].namespace AS namespace, [my schema].[m"[]]_conversations].memory_id AS memory_id, [my schema].[m"[]]_conversations].[last] AS [last], [my schema].[m"[]]_conversations].[system] AS [system], [my schema].[m"[]]_conversations].[messages] AS [messages], [my schema].[m"[]]_conversations].oldest AS oldest, [my schema].[m"[]]_conversations].updated AS updated, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_conversations].id) AS mssql_rn
 FROM [my schema].[m"[]]_conversations]

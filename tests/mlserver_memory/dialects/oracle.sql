@@ -92,6 +92,12 @@ FROM "my schema"."m""[]_messages"
 WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after ORDER BY "my schema"."m""[]_messages"."sequence"
  FETCH FIRST :p_limit ROWS ONLY;
 
+SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
+FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" > "my schema"."m""[]_conversations"."last" - :p_size
+WHERE "my schema"."m""[]_conversations".id = :p_id UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
+FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" = "my schema"."m""[]_conversations"."system" AND "my schema"."m""[]_messages"."sequence" <= "my schema"."m""[]_conversations"."last" - :p_size
+WHERE "my schema"."m""[]_conversations".id = :p_id;
+
 SELECT "my schema"."m""[]_conversations".id, "my schema"."m""[]_conversations".namespace_id, "my schema"."m""[]_conversations".namespace, "my schema"."m""[]_conversations".memory_id, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages", "my schema"."m""[]_conversations".oldest, "my schema"."m""[]_conversations".updated
 FROM "my schema"."m""[]_conversations"
 WHERE "my schema"."m""[]_conversations".namespace_id = :p_namespace AND "my schema"."m""[]_conversations".id > :p_after AND "my schema"."m""[]_conversations"."messages" > :param_1 ORDER BY "my schema"."m""[]_conversations".id
