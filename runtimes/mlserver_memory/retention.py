@@ -39,8 +39,10 @@ class Retention:
             await asyncio.sleep(self._config.prune_interval * random.uniform(0.5, 1.0))  # noqa: S311
             try:
                 removed = await self.prune()
-            except ChatError as error:
-                logger.warning("pruning was put off: %s", error)
+            except Exception as error:
+                # The next one may go well; the text of an unforeseen exception may hold what nobody should read.
+                reason = str(error) if isinstance(error, ChatError) else type(error).__name__
+                logger.warning("pruning was put off: %s", reason)
                 continue
             if removed:
                 logger.info("pruned %d messages", removed)

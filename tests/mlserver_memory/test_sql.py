@@ -14,6 +14,7 @@ from databases import SQL_KINDS, execute, mariadb, postgres, sql_url
 from mlserver_chat import InvalidInput, MemoryStore, NotReachable
 from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, migrations
+from mlserver_memory.sql import store as sql_store
 from mlserver_memory.sql.schema import Tables
 from support import free_ports
 
@@ -197,4 +198,19 @@ async def test_neither_values_nor_passwords_reach_the_log(tmp_path: Path, caplog
     shown = caplog.text + str(error.value) + repr(error.value) + repr(store) + (await store.stats()).detail
     for secret in ("hunter2", "secret-id", "secret-text"):
         assert secret not in shown
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_many_conversations_are_listed_and_pruned_page_by_page(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_store, "_PAGE", 3)
+    store = SqlStore(sql_url(kind, f"pages_{kind}", tmp_path))
+    for number in range(10):
+        await say(store, str(number), user("a"), user("b"))
+    listed = [info.memory_id async for info in store.conversations()]
+    assert sorted(listed) == [str(number) for number in range(10)]
+    assert await store.prune(max_messages=1) == 10
+    assert (await store.stats()).messages == 10
     await store.aclose()

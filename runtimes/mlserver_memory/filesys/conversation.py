@@ -66,6 +66,8 @@ def append(
         offset = index.find(digest)
         replayed = None if offset is None else records.at(offset)
         if replayed is not None and replayed.digest == digest:
+            # Whoever wrote it may have been killed before it reached the disk.
+            durability.written(path, records, is_new)
             return newest_window(records, size, replayed.end)
         record = _next(records, digest, messages, provenance)
         offset = records.append(record.line())

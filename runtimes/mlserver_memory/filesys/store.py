@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _THREADS = 16
 _PAGE = 100
-"""Files a page of `list`."""
+"""Files a page of `conversations`."""
 
 
 class FileSysStore:

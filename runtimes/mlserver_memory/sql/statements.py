@@ -81,7 +81,7 @@ class Statements:
             .order_by(messages.sequence)
             .limit(bindparam("p_limit"))
         )
-        self.list = (
+        self.conversations = (
             select(tables.conversations)
             .where(
                 conversations.namespace_id == bindparam("p_namespace"),

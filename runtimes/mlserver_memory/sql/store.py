@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import IntegrityError
 
 from mlserver_chat import (
@@ -28,7 +28,7 @@ from .schema import make_tables
 from .statements import Statements
 
 _PAGE = 500
-"""Conversations a page of `list` and `prune`."""
+"""Conversations a page of `conversations` and `prune`."""
 _RACES = 5
 """Tries of an append that met another one of the same conversation."""
 
@@ -59,7 +59,7 @@ class SqlStore:
 
     async def namespaces(self) -> AsyncIterator[str]:
         """All namespaces."""
-        rows = await self._database.read(lambda connection: connection.execute(self._statements.namespaces).all())
+        rows = await self._database.read(partial(_rows, query=self._statements.namespaces, values={}))
         for row in rows:
             yield row.namespace or ""
 
@@ -99,19 +99,20 @@ class SqlStore:
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
         """A page of messages."""
         values = {"p_id": self._id(memory_id), "p_after": after, "p_limit": limit}
-        rows = await self._database.read(lambda connection: connection.execute(self._statements.page, values).all())
+        rows = await self._database.read(partial(_rows, query=self._statements.page, values=values))
         return [stored_message(row) for row in rows]
 
     async def conversations(self) -> AsyncIterator[ConversationInfo]:
         """All conversations, in the order of their hashes."""
-        values = {"p_namespace": hashed(self._namespace), "p_after": "", "p_limit": _PAGE}
+        query, after = self._statements.conversations, ""
         while True:
-            rows = await self._database.read(lambda connection: connection.execute(self._statements.list, values).all())
+            values = {"p_namespace": hashed(self._namespace), "p_after": after, "p_limit": _PAGE}
+            rows = await self._database.read(partial(_rows, query=query, values=values))
             for row in rows:
                 yield ConversationInfo(row.memory_id, int(row.messages), row.updated)
             if len(rows) < _PAGE:
                 return
-            values["p_after"] = rows[-1].id
+            after = rows[-1].id
 
     async def delete(self, memory_id: str) -> int:
         """Remove a conversation; the keys of its appends stay known, so that a replay doesn't bring it back."""
@@ -148,7 +149,7 @@ class SqlStore:
         """What the store holds."""
         values = {"p_namespace": hashed(self._namespace)}
         try:
-            row = await self._database.read(lambda connection: connection.execute(self._statements.stats, values).one())
+            (row,) = await self._database.read(partial(_rows, query=self._statements.stats, values=values))
         except NotReachable:
             return StoreStats(0, 0, reachable=False, detail=self._database.failure)
         return StoreStats(int(row[0]), int(row[1]))
@@ -159,3 +160,7 @@ class SqlStore:
 
     def _id(self, memory_id: str) -> str:
         return conversation_id(self._namespace, memory_id)
+
+
+def _rows(connection: Connection, query: Executable, values: Mapping[str, Any]) -> Sequence[Any]:
+    return connection.execute(query, values).all()
