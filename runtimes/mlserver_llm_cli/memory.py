@@ -29,6 +29,9 @@ from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.operations import exported
 
 _PAGE = 1000
+"""Messages read at a time."""
+_BATCH = 50
+"""Messages imported at a time: a file store reads the messages of one append together."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _store_argument = click.argument("store")
@@ -224,8 +227,8 @@ def _row(line: str, number: int) -> _Row:
 
 
 async def _append(opened: MemoryStore, memory_id: str, rows: Sequence[_Row]) -> None:
-    """Append in order; neighbours of the same provenance together, up to a page at a time."""
-    for _, group in groupby(enumerate(rows), key=lambda item: (item[0] // _PAGE, item[1].provenance)):
+    """Append in order; neighbours of the same provenance together."""
+    for _, group in groupby(enumerate(rows), key=lambda item: (item[0] // _BATCH, item[1].provenance)):
         batch = [row for _, row in group]
         messages = [row.message for row in batch]
         content = hashed("\n".join(message.to_history() for message in messages))
