@@ -1,0 +1,113 @@
+"""Reads the phrase files: `topics/*.yaml` (one entry a topic) and `phrases/*.yaml` (what is common to all topics).
+
+A topic has a `title` (how a reply names it, with the `about` phrase in it), three pieces of `advice` (given one after
+the other while the user keeps asking), `things` and `symptoms` (any thing may be followed by any symptom), `keywords`
+(each enough to tell the topic) and `says` (whole complaints).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One IT problem: how users speak of it and what the desk answers."""
+
+    id: str
+    about: str
+    title: str
+    advice: list[str]
+    things: list[str]
+    symptoms: list[str]
+    keywords: list[str]
+    says: list[str]
+
+
+@dataclass(frozen=True)
+class SmallTalk:
+    """One kind of turn that needs no advice, with its one reply."""
+
+    id: str
+    reply: str
+    says: list[str]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """Everything the dialogues are made of."""
+
+    topics: list[Topic]
+    small_talk: list[SmallTalk]
+    status: dict[str, list[str]]
+    followups: dict[str, list[str]]
+    frames: dict[str, list[str]]
+    typos: dict[str, list[str]]
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _topic(about: str, topic_id: str, entry: dict[str, Any]) -> Topic:
+    return Topic(
+        id=topic_id,
+        about=about,
+        title=entry["title"],
+        advice=entry["advice"],
+        things=_parts(entry["things"]),
+        symptoms=_parts(entry["symptoms"]),
+        keywords=_parts(entry["keywords"]),
+        says=_lines(entry["says"]),
+    )
+
+
+def _check_advice(topics: Iterable[Topic]) -> None:
+    """A reply must name its own topic and no other, else neither user nor evaluation can tell them apart."""
+    topics = list(topics)
+    for topic in topics:
+        if topic.about.lower() not in topic.title.lower():
+            raise ValueError(f"{topic.id}: the title lacks the phrase {topic.about!r}")
+        for other in topics:
+            named = [text for text in (topic.title, *topic.advice) if other.about.lower() in text.lower()]
+            if other.id != topic.id and named:
+                raise ValueError(f"{topic.id}: {named[0]!r} names the topic {other.id}")
+
+
+def load_phrases() -> Phrases:
+    """All phrases, checked."""
+    entries: dict[str, Any] = {}
+    for path in sorted((HERE / "topics").glob("*.yaml")):
+        entries |= _read(path)
+    names = json.loads((HERE / "topics.json").read_text(encoding="utf-8"))
+    topics = [_topic(name["about"], name["id"], entries[name["id"]]) for name in names]
+    _check_advice(topics)
+    small_talk = _read(HERE / "phrases" / "smalltalk.yaml")
+    status = _read(HERE / "phrases" / "status.yaml")
+    frames = _read(HERE / "phrases" / "frames.yaml")
+    followups = {key: _lines(text) for key, text in _read(HERE / "phrases" / "followups.yaml").items()}
+    typos = frames.pop("typos")
+    lists = {"nouns": _parts(status.pop("nouns")), "prefixes": _parts(status.pop("prefixes"))}
+    lists |= {"words": status.pop("words").split()}
+    return Phrases(
+        topics=topics,
+        small_talk=[SmallTalk(key, kind["reply"], _lines(kind["says"])) for key, kind in small_talk.items()],
+        status=lists | {key: _lines(text) for key, text in status.items()},
+        followups=followups,
+        frames={key: _lines(text) for key, text in frames.items()},
+        typos=typos,
+    )

@@ -1,0 +1,51 @@
+"""The three prompts the demo sends to its model, word for word."""
+
+from dataclasses import dataclass
+
+from mlserver_chat import Message as ChatMessage
+from mlserver_classifier import prompt as classifier_prompt
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route of the demo's classifier, as `models/route-request` describes it."""
+
+    name: str
+    description: str
+    examples: tuple[str, ...] = ()
+
+
+STATUS_SYSTEM = "You are the QA team's status desk."
+SUPPORT_SYSTEM = "You are a friendly IT support desk. Give short, practical steps."
+
+ROUTES = (
+    Route(name="status", description="asks for the status of an issue, ticket or case"),
+    Route(name="support", description="everything else: troubleshooting, questions, small talk"),
+)
+NOT_FOUND = "not found in the tracker"
+NO_NUMBER = "no issue number given"
+HISTORY_MESSAGES = 10
+
+
+def message(role: str, content: str) -> Message:
+    """One chat message."""
+    return {"role": role, "content": content}
+
+
+def classification_messages(conversation: list[Message]) -> list[Message]:
+    """The route question, as the classifier writes it with the demo's routes."""
+    turns = [ChatMessage.of_text(turn["role"], turn["content"]) for turn in conversation]
+    return [message(turn.role, turn.text) for turn in classifier_prompt.classification_messages(turns, ROUTES)]
+
+
+def status_messages(conversation: list[Message], issue_number: str, issue_status: str) -> list[Message]:
+    """The status question: the conversation, then what the tracker says about the number."""
+    lookup = message("user", f"Provide the status of {issue_number}. It is: {issue_status}")
+    return [message("system", STATUS_SYSTEM), *conversation[-HISTORY_MESSAGES:], lookup]
+
+
+def support_messages(conversation: list[Message]) -> list[Message]:
+    """The support question: the conversation, which ends with the user's turn."""
+    return [message("system", SUPPORT_SYSTEM), *conversation[-HISTORY_MESSAGES:]]
