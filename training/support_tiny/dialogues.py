@@ -19,7 +19,7 @@ from training.support_tiny.prompts import (
 )
 from training.support_tiny.wording import Wording
 
-SHARES = {"support": 0.42, "talk": 0.1, "status": 0.3, "route": 0.18}
+SHARES = {"support": 0.34, "talk": 0.08, "status": 0.36, "route": 0.22}
 """Shares of the kinds of examples: a single complaint, a conversation, a status answer, a route. With much fewer status
 answers, copying a number and a state comes late."""
 

@@ -50,6 +50,18 @@ class Phrases:
     frames: dict[str, list[str]]
     typos: dict[str, list[str]]
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """Every word of all phrases once, rare ones too: what is copied from it may be any word."""
+        texts = [
+            text for group in (self.status, self.followups, self.frames) for texts in group.values() for text in texts
+        ]
+        texts += [text for kind in self.small_talk for text in [kind.reply, *kind.says]]
+        for topic in self.topics:
+            texts += [*topic.advice, *topic.things, *topic.symptoms, *topic.keywords, *topic.says]
+        words = {word.strip(".,:;!?()\"'") for text in texts for word in text.split() if "{" not in word}
+        return sorted(word for word in words if word)
+
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -15,7 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from training.support_tiny.card import write_card
 from training.support_tiny.evaluate import HELD_OUT, Model, evaluate, read_items, show, write_section
-from training.support_tiny.learning import Plan, train
+from training.support_tiny.learning import train
+from training.support_tiny.model import Plan
 
 
 def install(built: Path, folder: Path) -> None:

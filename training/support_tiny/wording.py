@@ -13,6 +13,7 @@ class Wording:
     def __init__(self, phrases: Phrases, rng: Random) -> None:
         self.phrases = phrases
         self.rng = rng
+        self.vocabulary = phrases.vocabulary
 
     def _pick(self, group: str) -> str:
         return self.rng.choice(self.phrases.frames[group])
@@ -104,14 +105,15 @@ class Wording:
         return text.replace("{utterance}", rng.choice(topic.says))
 
     def _state_word(self) -> str:
-        """One word of a made-up state: known, invented, a number, a date or an address."""
+        """One word of a made-up state: usual in one, any word at all, invented, a number or a date."""
         rng = self.rng
         kind = rng.random()
-        if kind < 0.6:
+        if kind < 0.3:
             return rng.choice(self.phrases.status["words"])
-        if kind < 0.72:
-            return rng.choice(rng.choice(self.phrases.topics).keywords).split()[-1]
-        if kind < 0.86:
+        if kind < 0.74:
+            word = rng.choice(self.vocabulary)
+            return word.title() if rng.random() < 0.1 else word
+        if kind < 0.88:
             word = pseudo_word(rng)
             return rng.choice((word, word, word.title(), word.upper()))
         number = rng.randint(0, 10 ** rng.randint(1, 4))
