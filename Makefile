@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 TORCH_INDEX ?=
 EXTRAS ?= all,postgres
 
-.PHONY: help demo serve test check format docs train-demo-model image clean
+.PHONY: help demo serve test check format docs train-demo-model chaos bench-memory bench-pipeline image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,15 @@ format: .venv/installed-dev ## Format the code and sort the imports
 
 docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
 	@$(PY) docs/generate.py
+
+chaos: .venv/installed-dev ## Kill servers and databases under 10,000 appends a store; nothing may be lost or doubled
+	@$(PY) tests/memory_chaos.py
+
+bench-memory: .venv/installed-dev ## Time the memory against its peers, each in its own environment
+	@$(PY) benchmarks/memory/run.py
+
+bench-pipeline: .venv/installed-dev ## Time the pipeline runner
+	@$(PY) benchmarks/pipeline/overhead.py
 
 train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
 	@$(PY) -m training.support_tiny.train

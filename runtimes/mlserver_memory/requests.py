@@ -1,10 +1,11 @@
 """What a request says besides its tensors."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from mlserver.types import InferenceRequest
 
-from mlserver_chat import InvalidInput, request_headers
+from mlserver_chat import InvalidInput, Message, request_headers
 from mlserver_chat.identity import MAX_MEMORY_ID
 from mlserver_chat.tensors import json_object
 
@@ -14,9 +15,12 @@ _PROVENANCE = ("prompt", "prompt_version", "prompt_hash", "model")
 """Parameters of an LLM step's response, which Core 2 hands to the step after it."""
 
 
-def provenance_of(request: InferenceRequest) -> dict[str, str]:
-    """What produced the messages, where an LLM step's response parameters came along; and why it stopped, unless it had
-    said all it wanted to (`cut`: the reader of a pipeline's stream went away; `length`, …)."""
+def provenance_of(request: InferenceRequest, messages: Sequence[Message]) -> dict[str, str]:
+    """What produced an assistant's messages, where an LLM step's response parameters came along; and why it stopped,
+    unless it had said all it wanted to (`cut`: the reader of a pipeline's stream went away; `length`, …). A user's
+    message was produced by no prompt, whatever the parameters of the request say."""
+    if any(message.role != "assistant" for message in messages):
+        return {}
     values = {name: getattr(request.parameters, name, None) for name in (*_PROVENANCE, "finish_reason")}
     if values["finish_reason"] == "stop":
         del values["finish_reason"]

@@ -43,7 +43,6 @@ class ConversationalMemory(Runtime[MemorySettings]):
     input_tensors = text_metadata("memory_id", "role", "content", "type", "tool_calls", "tool_call_id")
     output_tensors = text_metadata("memory_id", "history", "role", "content", "type")
     _store: MemoryStore
-    _retention: Retention
     _budget: TokenBudget | None
 
     def __init__(self, settings: ModelSettings):
@@ -54,18 +53,13 @@ class ConversationalMemory(Runtime[MemorySettings]):
         """Open the store; one that is down is answered for with 503 until it is back."""
         self._budget = await asyncio.to_thread(TokenBudget.load, self.config.config, settings_folder(self.settings))
         self._store = open_store(self.config)
+        self.resources.push_async_callback(self._store.aclose)
         try:
             with watching_store(self.name):
                 await self._store.open()
         except NotReachable as error:
             logger.warning("model '%s' starts without its store: %s", self.name, error)
-        self._retention = Retention(self._store, self.config.config)
-        return True
-
-    async def unload(self) -> bool:
-        """Close the store."""
-        await self._retention.aclose()
-        await self._store.aclose()
+        self.resources.push_async_callback(Retention(self._store, self.config.config).aclose)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
@@ -95,7 +89,7 @@ class ConversationalMemory(Runtime[MemorySettings]):
             raise InvalidInput("tensor 'role' is missing; expected a message to append")
         memory_id, size = memory_id_of(tensors), window_size_of(request, self.config.config)
         key = append_key(memory_id, request, self.name, messages)
-        window = await store.append(key, messages, size, provenance_of(request))
+        window = await store.append(key, messages, size, provenance_of(request, messages))
         echo = [each for each in encode_messages(messages) if each.name in self.config.config.output_tensors]
         return await self._answer(tensors, window, size, echo)
 

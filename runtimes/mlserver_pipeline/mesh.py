@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +55,12 @@ class MeshRoute(Route):
         self._experiments = list(experiments)
         self._draw = draw
         self._mirrored: set[asyncio.Task[None]] = set()
+
+    def __eq__(self, other: object) -> bool:
+        """Only itself: Starlette calls routes of one path equal, and removing one would remove another pipeline's."""
+        return self is other
+
+    __hash__ = Route.__hash__
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """FULL for a request that has to be sent elsewhere."""
@@ -121,7 +128,7 @@ def _pipeline(name: str) -> str:
 
 
 def _at(scope: Scope, path: str) -> Scope:
-    return {**scope, "path": path, "raw_path": path.encode("ascii")}
+    return {**scope, "path": path, "raw_path": quote(path).encode("ascii")}
 
 
 def _with_route(headers: Iterable[tuple[bytes, bytes]], token: str) -> list[tuple[bytes, bytes]]:

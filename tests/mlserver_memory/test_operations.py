@@ -62,8 +62,9 @@ async def test_operations_say_what_is_to_be_done(memory: ConversationalMemory) -
 
 async def test_an_export_pages_through_all_that_is_known(load: Load) -> None:
     model = await load()
-    await ask(model, *said("hello", "there"), operation="append", **{"prompt": "p", "prompt_version": "2"})
-    await ask(model, *said("hi", role="assistant"))
+    produced = {"prompt": "p", "prompt_version": "2"}
+    await ask(model, *said("hello", "there", role="assistant"), operation="append", **produced)
+    await ask(model, *said("hi"), **produced)
     pages = [await ask(model, text("memory_id", "a"), operation="export", after=n, limit="2") for n in (0, 2, 3)]
     rows = [json.loads(row) for page in pages for row in page["messages"]]
     assert [row["sequence"] for row in rows] == [1, 2, 3]

@@ -81,6 +81,17 @@ async def test_what_produced_a_message_is_stored_with_it(memory: ConversationalM
     whole, cut = await memory._store.read("a")
     assert whole.provenance == provenance
     assert cut.provenance == provenance | {"finish_reason": "cut"}
+    await ask(memory, *said("made up"), **provenance)
+    assert (await memory._store.read("a"))[2].provenance == {}
+
+
+async def test_a_store_that_cannot_be_opened_says_why_and_unloads() -> None:
+    extra = {"database": "sql", "config": {"url": "nonsense://"}}
+    settings = ModelSettings(name="m", implementation="x.Y", parameters=ModelParameters(extra=extra))
+    model = ConversationalMemory(settings)
+    with pytest.raises(SettingsError, match=r"config"):
+        await model.load()
+    assert await model.unload()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,16 @@ def test_an_address_leads_where_core_2s_mesh_would_send_it(tmp_path: Path, path:
     assert (target.path if target else None) == ADDRESSES[path, header]
 
 
+def test_removing_one_pipelines_route_leaves_the_others() -> None:
+    async def nowhere(*_: object) -> None:
+        raise AssertionError
+
+    routes = [MeshRoute(nowhere, {"p"}, []), MeshRoute(nowhere, {"q"}, [])]
+    kept = routes[0]
+    routes.remove(routes[1])
+    assert routes == [kept]
+
+
 WORDS = """
 import os
 from pathlib import Path
