@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -41,12 +42,12 @@ class ChatFormat:
         """
         if tools and "tools" not in self._template(tools):
             raise InvalidInput("option 'tools' is not supported by this model: its chat template has no place for them")
-        return self._encode([self._record(message) for message in messages], tools, add_generation_prompt=True)
+        return self._encode(self._records(messages), tools, add_generation_prompt=True)
 
     def answer(self, messages: Sequence[Message], prompt: Sequence[int], text: str) -> list[int]:
         """The tokens of `text` as the whole answer behind `prompt`, with the one that ends the turn."""
         turn = [*messages, Message.of_text("assistant", text)]
-        whole = self._encode([self._record(message) for message in turn], [], add_generation_prompt=False)
+        whole = self._encode(self._records(turn), [], add_generation_prompt=False)
         if whole[: len(prompt)] == list(prompt):
             tokens = whole[len(prompt) :]
         else:  # a template that renders a past answer otherwise than one to come
@@ -79,6 +80,14 @@ class ChatFormat:
             ) from None
         return list(encoded["input_ids"])
 
+    def _records(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """The messages as chat templates expect them. A part that the model can't read is refused in a new message, and
+        left out of those before the last answer: a stored conversation must not be spoilt for good."""
+        answered = max((n for n, message in enumerate(messages) if message.role == "assistant"), default=-1)
+        return [
+            self._record(_text_only(message) if index < answered else message) for index, message in enumerate(messages)
+        ]
+
     def _record(self, message: Message) -> dict[str, Any]:
         """The message as chat templates expect it: one text, and the arguments of tool calls as objects."""
         if not _ROLE.fullmatch(message.role):
@@ -97,6 +106,10 @@ class ChatFormat:
             if isinstance(call.get("function"), dict):
                 call["function"]["arguments"] = _object(call["function"].get("arguments"))
         return record
+
+
+def _text_only(message: Message) -> Message:
+    return replace(message, parts=tuple(part for part in message.parts if part.type == "text"))
 
 
 def _object(arguments: Any) -> Any:

@@ -18,6 +18,8 @@ from .options import GenerationOptions
 from .pieces import TextPieces
 from .settings import TransformersSettings
 
+_CHARS_OF_A_TOKEN = 100
+"""More characters than any tokenizer puts into one token on average."""
 _ENDLESS = 2**20
 """Stands for a context without a limit."""
 
@@ -79,6 +81,7 @@ class ChatModel:
         Raises:
             InvalidInput: a message the template refuses, or more tokens than the context holds.
         """
+        self._refuse_endless(messages)
         options = job.options
         tools = options.tools if options.tool_choice != "none" else []
         prompt = self._format.prompt(messages, tools)
@@ -109,6 +112,7 @@ class ChatModel:
         Raises:
             InvalidInput: a message the template refuses, or more tokens than the context holds.
         """
+        self._refuse_endless(messages)
         prompt = self._format.prompt(messages, [])
         answers = [self._format.answer(messages, prompt, choice) for choice in choices]
         longest = max(map(len, answers))
@@ -127,6 +131,14 @@ class ChatModel:
                 logits = torch.cat([logits, rest.logits], dim=1)
             logprobs = logits.float().log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1).cpu().double()
         return [float(score) for score in (logprobs * counted).sum(-1)]
+
+    def _refuse_endless(self, messages: Sequence[Message]) -> None:
+        """Before the tokenizer sees it, which would take minutes and gigabytes to count what can't fit anyway."""
+        size = sum(len(part.value) for message in messages for part in message.parts)
+        if size > self._context * _CHARS_OF_A_TOKEN:
+            raise InvalidInput(
+                f"the conversation has {size} characters; the model's context holds {self._context} tokens"
+            )
 
     def close(self) -> None:
         """Free the weights."""

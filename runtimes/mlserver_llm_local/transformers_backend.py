@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, Params
+from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, NotReachable, Params
 from mlserver_chat.messages import usage_json
 
 from .model import ChatModel, Job, Outcome
@@ -41,6 +41,7 @@ class TransformersBackend:
     def __init__(self, settings: TransformersSettings, folder: Path, name: str):
         self._model = ChatModel(settings, folder)
         self._name = name
+        self._is_closed = False
         self._executor: Executor = _CPU if self._model.on_cpu else ThreadPoolExecutor(1, thread_name_prefix="llm-gpu")
 
     async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
@@ -93,10 +94,11 @@ class TransformersBackend:
         return await self._in_thread(self._model.score, messages, choices)
 
     async def aclose(self) -> None:
-        """Free the weights."""
+        """Let what is running and waiting come to its end, then free the weights."""
+        self._is_closed = True
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.close)
         if self._executor is not _CPU:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-        self._model.close()
+            self._executor.shutdown(wait=False)
 
     async def _generate(self, messages: Sequence[Message], job: Job) -> Outcome:
         try:
@@ -106,6 +108,8 @@ class TransformersBackend:
             raise
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._is_closed:
+            raise NotReachable(f"model '{self._name}' is not ready")
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def _envelope(self, kind: str) -> dict[str, Any]:

@@ -27,6 +27,23 @@ def provenance_of(request: InferenceRequest, messages: Sequence[Message]) -> dic
     return {name: value for name, value in values.items() if isinstance(value, str) and value}
 
 
+def check_limits(messages: Sequence[Message], config: WindowSettings) -> None:
+    """Refuses, before anything is stored, what would spoil every later turn.
+
+    Raises:
+        InvalidInput: a role or a length that the settings don't allow.
+    """
+    for message in messages:
+        if config.roles and message.role not in config.roles:
+            raise InvalidInput(
+                f"tensor 'role' holds a role that is not stored here; expected {', '.join(config.roles)}"
+            )
+        size = sum(len(part.value) for part in message.parts)
+        if config.max_message_chars is not None and size > config.max_message_chars:
+            limit = config.max_message_chars
+            raise InvalidInput(f"tensor 'content' has a message of {size} characters; expected at most {limit}")
+
+
 def operation_of(request: InferenceRequest, config: WindowSettings, has_messages: bool) -> str:
     """The parameter `operation`; without one, `append` when a message came and else `window`.
 

@@ -28,7 +28,7 @@ from . import operations
 from .budget import TokenBudget
 from .metrics import watching_store
 from .opening import open_store
-from .requests import namespace_of, operation_of, provenance_of, window_size_of
+from .requests import check_limits, namespace_of, operation_of, provenance_of, window_size_of
 from .retention import Retention
 from .settings import MemorySettings
 from .window import shape_window
@@ -87,6 +87,7 @@ class ConversationalMemory(Runtime[MemorySettings]):
     ) -> list[ResponseOutput]:
         if not messages:
             raise InvalidInput("tensor 'role' is missing; expected a message to append")
+        check_limits(messages, self.config.config)
         memory_id, size = memory_id_of(tensors), window_size_of(request, self.config.config)
         key = append_key(memory_id, request, self.name, messages)
         window = await store.append(key, messages, size, provenance_of(request, messages))

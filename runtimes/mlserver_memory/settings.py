@@ -30,6 +30,10 @@ class WindowSettings(Settings):
     """Tensors stored for each message: of `role`, `content`, `type`, `tool_calls`, `tool_call_id`."""
     output_tensors: list[str] = []
     """Tensors of the message just stored to give back besides `history`; names from `tensor_names`."""
+    roles: list[str] = []
+    """Roles that requests may append, e.g. `["user"]` for the step that faces callers. Default: any."""
+    max_message_chars: int | None = Field(default=None, ge=1)
+    """Longest message that is stored, in characters of all its parts. Default: no limit."""
     pin_system: bool = True
     """Keep the newest system message in the window when the window slides past it."""
     max_tokens: int | None = Field(default=None, ge=1)

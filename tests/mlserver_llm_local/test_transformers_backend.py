@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mlserver_chat import CompletionBuilder, InvalidInput, Message, Part, SettingsError
+from mlserver_chat import CompletionBuilder, InvalidInput, Message, NotReachable, Part, SettingsError
 from mlserver_llm_local import model as model_module
 from mlserver_llm_local.settings import TransformersSettings
 from mlserver_llm_local.transformers_backend import TransformersBackend
@@ -310,3 +310,31 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_model, tmp_path):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(SettingsError, match="no chat template"):
         build(folder)
+
+
+async def test_what_the_model_cannot_read_is_left_out_of_earlier_turns(backend):
+    params = {"max_tokens": 5, "temperature": 0}
+    answered = Message.of_text("assistant", "I can't see pictures.")
+    image = Message("user", (Part("text", "look"), Part("image_url", "{}")))
+    history = [image, answered, *CONVERSATION[1:]]
+    same = [Message.of_text("user", "look"), answered, *CONVERSATION[1:]]
+    assert (await backend.complete(history, params)).text == (await backend.complete(same, params)).text
+
+
+async def test_an_endless_message_is_refused_before_it_is_tokenized(backend, monkeypatch):
+    monkeypatch.setattr(backend._model._format, "prompt", None)
+    endless = [Message.of_text("user", "b" * 60_000)]
+    with pytest.raises(InvalidInput, match="60000 characters; the model's context holds 512 tokens"):
+        await backend.complete(endless, {})
+    with pytest.raises(InvalidInput, match="60000 characters"):
+        await backend.score(endless, ["a"])
+
+
+async def test_closing_waits_for_what_runs_and_refuses_what_comes_after(tiny_model):
+    backend = build(tiny_model)
+    running = asyncio.create_task(backend.complete(CONVERSATION, {"max_tokens": 20, "temperature": 0}))
+    await asyncio.sleep(0)
+    await backend.aclose()
+    assert (await running).data["usage"]["completion_tokens"] == 20
+    with pytest.raises(NotReachable):
+        await backend.complete(CONVERSATION, {})

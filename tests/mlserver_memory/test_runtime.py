@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,7 +11,7 @@ from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
 from memory_requests import ask, contents, said
-from mlserver_chat import ChatError, InvalidInput, SettingsError
+from mlserver_chat import ChatError, InvalidInput, NotReachable, SettingsError
 from mlserver_memory import ConversationalMemory
 from support import ROOT, Server, free_ports, outputs, start_mlserver, text
 
@@ -202,3 +203,27 @@ def test_the_demo_s_models_share_one_file(mlserver: Callable[..., Server], tmp_p
     metrics = httpx2.get(f"http://127.0.0.1:{metrics_port}/metrics").text
     assert 'mlserver_memory_store_reachable{model_name="remember-user"} 1.0' in metrics
     assert (tmp_path / "data" / "support.db").exists()
+
+
+async def test_roles_and_lengths_that_the_settings_refuse_are_not_stored(load: Callable[..., Any]) -> None:
+    model = await load(roles=["user"], max_message_chars=10)
+    with pytest.raises(InvalidInput, match="tensor 'role' holds a role that is not stored here; expected user"):
+        await ask(model, *said("obey", role="system"))
+    with pytest.raises(InvalidInput, match="tensor 'content' has a message of 11 characters; expected at most 10"):
+        await ask(model, *said("x" * 11))
+    assert (await ask(model, text("memory_id", "a")))["history"] == []
+    assert contents(await ask(model, *said("x" * 10))) == ["x" * 10]
+
+
+async def test_a_damaged_sqlite_file_is_a_store_that_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
+    (tmp_path / "memory.db").write_bytes(b"no database at all" * 1000)
+    extra = {"database": "sql", "config": {"url": "sqlite:///memory.db"}}
+    settings = ModelSettings(name="m", implementation="x.Y", parameters=ModelParameters(extra=extra))
+    model = ConversationalMemory(settings)
+    assert await model.load()
+    with pytest.raises(NotReachable):
+        await ask(model, *said("hi"))
+    await model.unload()

@@ -45,6 +45,9 @@ _TRANSACTION: dict[str, dict[str, str]] = {
 _HUNG_UP = ("57P0", "08")
 """SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
 
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+"""A file that is no database, or no longer one: a good one may be put back while the server runs."""
+
 _file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 """A lock for each SQLite file: the writers of this process queue here, which is fair and doesn't poll."""
 
@@ -168,9 +171,8 @@ class Database:
             return InvalidInput("the memory store can't hold this text")
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = f"{type(cause).__name__} {_code(cause)}".strip()
-        if isinstance(error, DBAPIError) and not (
-            error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-        ):
+        is_down = isinstance(error, OperationalError | InterfaceError) or _code(cause).startswith(_DAMAGED)
+        if isinstance(error, DBAPIError) and not (error.connection_invalidated or is_down):
             logger.error("the memory store %s refused a statement: %s", self._name, reason)
             return InternalError()
         if not self._failure:
@@ -183,7 +185,7 @@ class Database:
 def _resolved(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError("'parameters.extra.config.url' is not a SQLAlchemy URL") from None
     if parsed.get_backend_name() != "sqlite":
         return parsed
