@@ -46,8 +46,8 @@ class ChatFormat:
 
     def answer(self, messages: Sequence[Message], prompt: Sequence[int], text: str) -> list[int]:
         """The tokens of `text` as the whole answer behind `prompt`, with the one that ends the turn."""
-        turn = [*messages, Message.of_text("assistant", text)]
-        whole = self._encode(self._records(turn), [], add_generation_prompt=False)
+        turn = [*self._records(messages), self._record(Message.of_text("assistant", text))]
+        whole = self._encode(turn, [], add_generation_prompt=False)
         if whole[: len(prompt)] == list(prompt):
             tokens = whole[len(prompt) :]
         else:  # a template that renders a past answer otherwise than one to come
@@ -81,12 +81,10 @@ class ChatFormat:
         return list(encoded["input_ids"])
 
     def _records(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """The messages as chat templates expect them. A part that the model can't read is refused in a new message, and
-        left out of those before the last answer: a stored conversation must not be spoilt for good."""
-        answered = max((n for n, message in enumerate(messages) if message.role == "assistant"), default=-1)
-        return [
-            self._record(_text_only(message) if index < answered else message) for index, message in enumerate(messages)
-        ]
+        """The messages as chat templates expect them. A part that the model can't read is refused in the newest message
+        and left out of those before it: one that was refused may be stored, and must not spoil the turns to come."""
+        *earlier, newest = messages
+        return [self._record(message) for message in (*map(_text_only, earlier), newest)]
 
     def _record(self, message: Message) -> dict[str, Any]:
         """The message as chat templates expect it: one text, and the arguments of tool calls as objects."""

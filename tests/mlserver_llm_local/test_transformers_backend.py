@@ -312,13 +312,14 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_model, tmp_path):
         build(folder)
 
 
-async def test_what_the_model_cannot_read_is_left_out_of_earlier_turns(backend):
+async def test_what_the_model_cannot_read_is_refused_once_and_left_out_of_later_turns(backend):
     params = {"max_tokens": 5, "temperature": 0}
-    answered = Message.of_text("assistant", "I can't see pictures.")
     image = Message("user", (Part("text", "look"), Part("image_url", "{}")))
-    history = [image, answered, *CONVERSATION[1:]]
-    same = [Message.of_text("user", "look"), answered, *CONVERSATION[1:]]
-    assert (await backend.complete(history, params)).text == (await backend.complete(same, params)).text
+    with pytest.raises(InvalidInput, match="a part that is not text"):
+        await backend.complete([*CONVERSATION, image], params)
+    later = [Message.of_text("user", "look"), *CONVERSATION[1:]]
+    assert (await backend.complete([image, *later[1:]], params)).text == (await backend.complete(later, params)).text
+    assert await backend.score([image, *later[1:]], ["a", "b"]) == await backend.score(later, ["a", "b"])
 
 
 async def test_an_endless_message_is_refused_before_it_is_tokenized(backend, monkeypatch):
