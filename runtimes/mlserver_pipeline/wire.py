@@ -122,17 +122,17 @@ def _items(parameters: Parameters | None) -> Iterable[tuple[str, Any]]:
 
 def request_for_step(message: Message, headers: Mapping[str, str]) -> InferenceRequest:
     """The request that a step gets, as MLServer makes it from gRPC."""
-    return InferenceRequest.model_construct(
+    return InferenceRequest(
         id=message.id,
         parameters=_parameters({**message.parameters, "headers": dict(headers)}),
         inputs=[
-            RequestInput.model_construct(
+            RequestInput(
                 name=tensor.name,
                 shape=list(tensor.shape),
-                datatype=tensor.datatype,
+                datatype=Datatype(tensor.datatype),
                 parameters=_parameters(tensor.parameters),
                 # A copy: one step may change its data in place while another reads it.
-                data=TensorData.model_construct(root=list(tensor.data)),
+                data=TensorData(list(tensor.data)),
             )
             for tensor in message.tensors
         ],
@@ -178,17 +178,17 @@ def _carried_parameters(parameters: Parameters | None) -> dict[str, Parameter]:
 
 def response_to_client(name: str, message: Message, headers: Mapping[str, str]) -> InferenceResponse:
     """The pipeline's answer in MLServer's shape; MLServer takes `headers` out again and sends them as headers."""
-    return InferenceResponse.model_construct(
+    return InferenceResponse(
         model_name=name,
         id=message.id,
         parameters=_parameters({**message.parameters, "headers": dict(headers)}),
         outputs=[
-            ResponseOutput.model_construct(
+            ResponseOutput(
                 name=tensor.name,
                 shape=list(tensor.shape),
                 datatype=Datatype(tensor.datatype),
                 parameters=_parameters(tensor.parameters),
-                data=TensorData.model_construct(root=tensor.data),
+                data=TensorData(tensor.data),
             )
             for tensor in message.tensors
         ],
@@ -198,6 +198,8 @@ def response_to_client(name: str, message: Message, headers: Mapping[str, str]) 
 def carry(datatype: str, data: Any) -> list[Any] | None:
     """The elements after a journey over gRPC (floats of 32 bits are rounded); None when they can't go."""
     try:
+        if datatype == "BYTES" and all(type(element) is bytes for element in data):
+            return list(data)
         sent = InferTensorContentsConverter.from_types(data, Datatype(datatype))
     except (TypeError, ValueError):
         return None
@@ -205,7 +207,7 @@ def carry(datatype: str, data: Any) -> list[Any] | None:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> Parameters | None:
-    return Parameters(**parameters) if parameters else None
+    return Parameters.model_validate(parameters) if parameters else None
 
 
 def is_text(value: str) -> bool:
