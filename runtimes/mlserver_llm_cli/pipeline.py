@@ -16,12 +16,12 @@ from rich.table import Table
 
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
+from mlserver_pipeline.crds import KINDS
 from mlserver_pipeline.engine import Engine
 from mlserver_pipeline.explain import explain as explain_graph
 from mlserver_pipeline.graph import Graph
 from mlserver_pipeline.lint import Finding, lint_file
 from mlserver_pipeline.loading import load_graphs
-from mlserver_pipeline.manifest import PipelineManifest
 from mlserver_pipeline.mermaid import flowchart
 from mlserver_pipeline.remote import RemoteSteps
 from mlserver_pipeline.runner import TRACE, Runner, entry_headers
@@ -31,7 +31,7 @@ from mlserver_pipeline.wiring import repository_tensors
 
 Result = TypeVar("Result")
 
-_KINDS = re.compile(r"^kind: *(Pipeline|Experiment)", re.MULTILINE)
+_SELDON = re.compile(rf"^kind: *({'|'.join(KINDS)})\b", re.MULTILINE)
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -46,7 +46,7 @@ def pipeline() -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) -> None:
-    """Check manifests: files, or folders of .yaml files.
+    """Check Seldon's resources: files, or folders of .yaml files.
 
     Errors are what Core 2 rejects, in its own words, and what it accepts but crashes on or ignores; warnings are what
     will surprise. With --models also: are the steps there, and do the tensors that they declare fit together.
@@ -65,12 +65,12 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and the YAML files of folders that hold a Pipeline or an Experiment."""
+    """The files themselves, and the YAML files of folders that hold one of Seldon's resources."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
-            found += [each for each in inside if _KINDS.search(each.read_text(encoding="utf-8", errors="replace"))]
+            found += [each for each in inside if _SELDON.search(each.read_text(encoding="utf-8", errors="replace"))]
         else:
             found.append(path)
     return found
@@ -178,6 +178,7 @@ def _graphs(manifest: Path) -> list[Graph]:
 
 
 @pipeline.command()
-def schema() -> None:
-    """Print the JSON schema of a Pipeline manifest, for editors."""
-    click.echo(json.dumps(PipelineManifest.model_json_schema(), indent=2))
+@click.argument("kind", type=click.Choice([*KINDS]), default="Pipeline")
+def schema(kind: str) -> None:
+    """Print the JSON schema of a resource, for editors."""
+    click.echo(json.dumps(KINDS[kind].model_json_schema(), indent=2))

@@ -11,7 +11,7 @@ from mlserver_chat import SettingsError
 
 from .documents import read_documents
 from .engine import Call
-from .manifest import Count, Metadata, Part, parse_resource
+from .manifest import Count, Part, Resource, parse_resource
 from .messages import Message
 
 ROUTE = "x-seldon-route"
@@ -52,15 +52,11 @@ class ExperimentSpec(Part):
     """One that listens."""
 
 
-class Experiment(Part):
+class Experiment(Resource):
     """An Experiment resource."""
 
-    api_version: Literal["mlops.seldon.io/v1alpha1"]
-    """The resource's group and version."""
     kind: Literal["Experiment"]
     """The resource's kind."""
-    metadata: Metadata
-    """Its name."""
     spec: ExperimentSpec
     """The split."""
 

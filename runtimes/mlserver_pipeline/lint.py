@@ -8,15 +8,16 @@ from typing import Literal
 from mlserver_chat import SettingsError
 
 from .advice import ADVICE
+from .crds import MODEL_RULES, Model, Server, resource_of, scaling_faults
 from .documents import Document, Location, dotted, read_documents
 from .experiments import Experiment, experiment_faults
-from .manifest import PipelineManifest, shape_faults
-from .validation import RULES
+from .manifest import PipelineManifest, Resource, shape_faults
+from .validation import RULES, Fault
 from .wiring import ModelTensors, wiring_findings
 
 FIXES = {
     "unreadable": "make it a YAML file of Kubernetes resources",
-    "schema": "use the fields of the Pipeline resource; `mlserver-llm pipeline schema` prints them",
+    "schema": "use the fields of the resource; `mlserver-llm pipeline schema` prints them",
     "repeated-step": "a model can be only one step; deploy it under a second name",
     "pipeline-name": "use lower-case letters, digits and '-'",
     "no-steps": "name at least one step",
@@ -38,6 +39,9 @@ FIXES = {
     "batch-fields": "drop windowMs and rolling; only size is used",
     "outer-waits": "use inner or any, or make sure that every source always comes",
     "experiment": "see the Experiment resource in Core 2's documentation",
+    "model-name": "use lower-case letters, digits and '-'",
+    "model-llm": "name the LLM by modelRef, or a pipeline by pipelineRef, and no explainer",
+    "replicas": "let replicas lie between minReplicas and maxReplicas",
     "unknown-model": "add the model to the repository, or correct the name",
     "unknown-tensor": "name a tensor that the model declares among its outputs",
     "missing-tensor": "read a step that emits it, or rename one by tensorMap",
@@ -62,7 +66,7 @@ class Finding:
 
 
 def lint_file(path: Path, models: Mapping[str, ModelTensors] | None = None) -> list[Finding]:
-    """All findings of the Pipelines and Experiments in a file; with `models`, a repository's, also of the wiring of
+    """All findings of Seldon's resources in a file; with `models`, a repository's, also of the wiring of
     tensors."""
     try:
         documents = read_documents(path)
@@ -72,22 +76,30 @@ def lint_file(path: Path, models: Mapping[str, ModelTensors] | None = None) -> l
 
 
 def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None) -> Iterable[Finding]:
-    kind = document.content.get("kind", "Pipeline")
-    resource = {"Pipeline": PipelineManifest, "Experiment": Experiment}.get(str(kind))
-    if resource is None:
+    kind = resource_of(document)
+    if kind is None:
         return []
-    shape = shape_faults(document, resource)
+    shape = shape_faults(document, kind)
     if shape:
         return [_finding(document, "error", "schema", *fault) for fault in shape]
-    if resource is Experiment:
-        faults = experiment_faults(Experiment.model_validate(document.content))
-        return [_finding(document, "error", "experiment", ("spec",), sentence) for sentence in faults]
-    manifest = PipelineManifest.model_validate(document.content)
-    errors = [_finding(document, "error", rule, *fault) for rule, check in RULES.items() for fault in check(manifest)]
-    if errors:
+    resource = kind.model_validate(document.content)
+    errors = [_finding(document, "error", rule, *fault) for rule, fault in _refused(resource)]
+    if errors or not isinstance(resource, PipelineManifest):
         # Warnings would rest on a graph that can't be.
         return errors
-    return [_finding(document, level, rule, *fault) for level, rule, fault in _surprises(manifest, models)]
+    return [_finding(document, level, rule, *fault) for level, rule, fault in _surprises(resource, models)]
+
+
+def _refused(resource: Resource) -> Iterator[tuple[str, Fault]]:
+    """What Core 2 refuses, by rule."""
+    if isinstance(resource, PipelineManifest):
+        yield from ((rule, fault) for rule, check in RULES.items() for fault in check(resource))
+    elif isinstance(resource, Experiment):
+        yield from (("experiment", (("spec",), sentence)) for sentence in experiment_faults(resource))
+    elif isinstance(resource, Model):
+        yield from ((rule, fault) for rule, check in MODEL_RULES.items() for fault in check(resource))
+    elif isinstance(resource, Server):
+        yield from (("replicas", fault) for fault in scaling_faults(resource))
 
 
 def _surprises(

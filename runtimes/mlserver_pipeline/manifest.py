@@ -1,10 +1,13 @@
-"""Seldon's Pipeline resource, `mlops.seldon.io/v1alpha1`, typed: every field of the CRD, and no other."""
+"""Seldon's Pipeline resource, `mlops.seldon.io/v1alpha1`, typed: every field of the CRD, and no other.
+
+`crds.py` has the other resources.
+"""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -127,27 +130,32 @@ class Metadata(Part):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
-    """Name of the pipeline."""
+    """Name of the resource."""
 
 
-class PipelineManifest(Part):
-    """A Pipeline resource."""
+class Resource(Part):
+    """What all resources have, beside their `kind` and `spec`."""
 
     api_version: Literal["mlops.seldon.io/v1alpha1"]
     """The resource's group and version."""
-    kind: Literal["Pipeline"]
-    """The resource's kind."""
     metadata: Metadata
     """Its name."""
-    spec: Spec
-    """Its graph."""
     status: Any = None
     """Written by the cluster; ignored."""
 
     @property
     def name(self) -> str:
-        """The pipeline's name."""
+        """The resource's name."""
         return self.metadata.name
+
+
+class PipelineManifest(Resource):
+    """A Pipeline resource."""
+
+    kind: Literal["Pipeline"]
+    """The resource's kind."""
+    spec: Spec
+    """Its graph."""
 
 
 @dataclass(frozen=True)
@@ -194,16 +202,33 @@ def shape_faults(document: Document, kind: type[Part] = PipelineManifest) -> lis
     except ValidationError as error:
         # A misspelt field first: it is why another is missing.
         faults = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-        return [_fault(each["loc"], each["type"], each["msg"]) for each in faults]
+        return [_fault(kind, each["loc"], each["type"], each["msg"]) for each in faults]
     return []
 
 
-def _fault(location: Sequence[str | int], kind: str, message: str) -> tuple[Location, str]:
+def _fault(kind: type[Part], location: Sequence[str | int], error: str, message: str) -> tuple[Location, str]:
     place, key = tuple(location), dotted(tuple(location))
-    if kind == "extra_forbidden":
-        known = {str(field.alias) for part in Part.__subclasses__() for field in part.model_fields.values()}
-        near = difflib.get_close_matches(str(place[-1]), sorted(known - {str(place[-1])}), n=1)
+    if error == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), _fields_at(kind, place[:-1]), n=1)
         return place, f"unknown field '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
-    if kind == "missing":
+    if error == "missing":
         return place, f"field '{key}' is missing"
     return place, f"field '{key}': {message[:1].lower()}{message[1:]}"
+
+
+def _fields_at(kind: type[Part], location: Location) -> list[str]:
+    """The fields of the part of a resource at this place."""
+    names = {str(field.alias): field.annotation for field in kind.model_fields.values()}
+    keys = [key for key in location if isinstance(key, str)]
+    if not keys:
+        return sorted(names)
+    inner = next(_parts_of(names.get(keys[0])), None)
+    return _fields_at(inner, tuple(keys[1:])) if inner else []
+
+
+def _parts_of(annotation: Any) -> Iterator[type[Part]]:
+    """The parts in a type such as `list[Step]` or `Output | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _parts_of(argument)

@@ -155,7 +155,7 @@ def test_every_rule_says_what_to_do() -> None:
 def test_experiments_are_linted_too_and_other_kinds_passed_over(tmp_path: Path) -> None:
     head = "apiVersion: mlops.seldon.io/v1alpha1\nkind: Experiment\nmetadata: {name: e}\nspec:\n"
     wrong, empty = f"{head}  candidates: [{{name: a, weigth: 1}}]\n", f"{head}  candidates: []\n"
-    (tmp_path / "p.yaml").write_text(f"{wrong}---\nkind: Model\n---\n{empty}", encoding="utf-8")
+    (tmp_path / "p.yaml").write_text(f"{wrong}---\nkind: Deployment\n---\n{empty}", encoding="utf-8")
     findings = lint_file(tmp_path / "p.yaml")
     assert found(findings) == [("schema", 5), ("schema", 5), ("experiment", 12)]
     assert findings[2].sentence == "experiment e has no candidates or mirror"
