@@ -17,6 +17,7 @@ from rich.table import Table
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
 from mlserver_pipeline.crds import KINDS
+from mlserver_pipeline.drawing import draw
 from mlserver_pipeline.engine import Engine
 from mlserver_pipeline.explain import explain as explain_graph
 from mlserver_pipeline.graph import Graph
@@ -90,10 +91,21 @@ def _github(finding: Finding) -> str:
 
 @pipeline.command()
 @click.argument("manifest", type=MANIFEST)
-def graph(manifest: Path) -> None:
-    """Draw a manifest's pipelines in Mermaid's language."""
-    for each in _graphs(manifest):
-        click.echo(flowchart(each), nl=False)
+@click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), default="mermaid", show_default=True)
+def graph(manifest: Path, form: str) -> None:
+    """Draw a manifest's pipelines: steps, joins as circles, triggers as broken lines, the tensors on the lines.
+
+    SVG needs `pip install 'mlserver-llm[graph]'`.
+    """
+    drawing = draw(_graphs(manifest))
+    if form == "mermaid":
+        click.echo(flowchart(drawing), nl=False)
+        return
+    try:
+        from mlserver_pipeline.svg import picture
+    except ImportError:
+        raise click.ClickException("SVG is drawn by pygraphviz: pip install 'mlserver-llm[graph]'") from None
+    click.echo(picture(drawing))
 
 
 @pipeline.command()

@@ -1,32 +1,52 @@
-"""A pipeline as a Mermaid flowchart, which GitHub and most editors draw."""
+"""Pipelines as a Mermaid flowchart, which GitHub and most editors draw."""
 
-from .graph import Graph, Node
-from .references import Source
+from collections.abc import Iterator
 
+from .drawing import Drawing, Edge, Vertex
 
-def flowchart(graph: Graph) -> str:
-    """The graph: solid lines are data, dotted lines triggers, labels the tensors that are read."""
-    lines = ["flowchart LR", f'  request(["{graph.name}"])']
-    lines += [f'  {_id(graph, node.name)}["{node.name}"]' for node in graph.nodes if node.calls_model]
-    if graph.answers:
-        lines.append("  answer([answer])")
-    for node in graph.nodes:
-        target = "answer" if node.sink == graph.outputs else _id(graph, node.name)
-        lines += [_edge(graph, source, target, "-->", _join(node)) for source in node.sources]
-        lines += [_edge(graph, source, target, "-.->", "") for source in node.triggers]
-    return "\n".join(lines) + "\n"
+_SHAPES = {
+    "request": ('(["', '"])'),
+    "step": ('["', '"]'),
+    "join": ('(("', '"))'),
+    "answer": ('(["', '"])'),
+    "elsewhere": ('[["', '"]]'),
+}
 
 
-def _edge(graph: Graph, source: Source, target: str, arrow: str, join: str) -> str:
-    inputs = ["sent"] if source.topic.side == "inputs" and source.topic.owner != graph.name else []
-    label = ", ".join([*inputs, *source.tensors, *([join] if join else [])])
-    return f"  {_id(graph, source.topic.owner)} {arrow}" + (f'|"{label}"| ' if label else " ") + target
+def flowchart(drawing: Drawing) -> str:
+    """Solid lines are data, dotted lines triggers, circles joins, labels the tensors that are read."""
+    return "\n".join(_lines(drawing)) + "\n"
 
 
-def _join(node: Node) -> str:
-    return f"({node.join})" if node.join != "inner" and len(node.sources) > 1 else ""
+def _lines(drawing: Drawing) -> Iterator[str]:
+    yield "flowchart LR"
+    for name, vertices in drawing.pipelines.items():
+        framed = len(drawing.pipelines) > 1
+        if framed:
+            yield f'  subgraph frame_{name}["{name}"]'
+        yield from (f"  {_vertex(vertex)}" for vertex in vertices)
+        if framed:
+            yield "  end"
+    yield from (f"  {_vertex(vertex)}" for vertex in drawing.elsewhere)
+    yield from (f"  {_edge(edge)}" for edge in drawing.edges)
 
 
-def _id(graph: Graph, name: str) -> str:
-    """A name that is no word of Mermaid's."""
-    return "request" if name == graph.name else f"step-{name}"
+def _vertex(vertex: Vertex) -> str:
+    left, right = _SHAPES[vertex.kind]
+    return f"{_id(vertex.id)}{left}{vertex.label}{right}"
+
+
+def _edge(edge: Edge) -> str:
+    arrow = "-.->" if edge.is_trigger else "-->"
+    label = f'|"{", ".join(map(_text, edge.tensors))}"| ' if edge.tensors else " "
+    return f"{_id(edge.source)} {arrow}{label}{_id(edge.target)}"
+
+
+def _id(name: str) -> str:
+    """A name that is no word of Mermaid's, and without dots."""
+    return name.replace(".", "_")
+
+
+def _text(tensor: str) -> str:
+    """A tensor's name, which may hold anything, between quotation marks."""
+    return tensor.replace("#", "#35;").replace('"', "#quot;")

@@ -64,14 +64,6 @@ def test_lint_prints_for_people_for_programs_and_for_github(tmp_path: Path) -> N
     )
 
 
-def test_graph_draws_data_triggers_and_joins() -> None:
-    drawn = mlserver_llm("graph", DESK).output
-    assert drawn.startswith("flowchart LR\n")
-    assert '  step-route-request -.->|"status"| step-answer-status\n' in drawn
-    assert '  step-answer-support -->|"memory_id, role, content, type, (any)"| step-remember-assistant\n' in drawn
-    assert "  step-remember-assistant --> answer\n" in drawn
-
-
 def test_explain_tells_what_fires_and_what_the_others_wait_for() -> None:
     result = mlserver_llm("explain", DESK, "--emits", "route-request=issue_number,status")
     lines = {line.split()[0]: line for line in result.output.splitlines() if line and not line.startswith(" ")}
