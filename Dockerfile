@@ -1,29 +1,63 @@
-# One recipe, an image a runtime: `docker build --build-arg EXTRAS=memory,postgres -t mlserver-llm-memory .`
-# The extras are those of pyproject.toml; the memory image carries no torch.
-FROM python:3.11-slim AS build
-ARG EXTRAS=all
-# An index with CPU builds of torch, where wanted.
-ARG TORCH_INDEX=
-WORKDIR /src
-RUN python -m venv /opt/venv
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY runtimes runtimes
-RUN case ",$EXTRAS," in *,all,*|*,transformers,*) \
-      /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch ;; esac \
- && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]" \
- && /opt/venv/bin/pip uninstall -y pip
+# One recipe, an image a runtime: `make image RUNTIME=memory`, or
+# `docker build --build-arg EXTRAS=postgres,mysql -t mlserver-llm-memory:0.1.0 .`
+# To pin the base for good, build with `--build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…`.
+ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# Extras of pyproject.toml, with commas between them: these, and nothing else, are in the image.
+ARG EXTRAS=all,postgres,mysql
+# pip only warns about an extra that doesn't exist.
+RUN python -c "import sys, tomllib; \
+known = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+unknown = set(sys.argv[1].split(',')) - set(known); \
+sys.exit(f'EXTRAS: {unknown} not among {sorted(known)}' if unknown else 0)" "$EXTRAS"
+# An index with CPU builds of torch, where wanted; PyPI's own brings CUDA.
+ARG TORCH_INDEX=
+COPY runtimes runtimes
+# Wheels only: nothing is compiled, and no package's build script runs. The environment itself never has pip in it.
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt \
+      ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[$EXTRAS]"
+
+FROM ${PYTHON_IMAGE}
+# The base image's own installers go too.
+RUN python -m pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
+ && rm -rf /usr/local/lib/python3.*/ensurepip \
+ && useradd --uid 1000 --user-group --no-log-init --create-home --home-dir /var/lib/mlserver-llm mlserver
 COPY --from=build /opt/venv /opt/venv
-RUN useradd --uid 1000 --create-home --home-dir /opt/mlserver mlserver
-USER 1000
-WORKDIR /opt/mlserver
+# With a read-only root file system, mount a volume at /tmp, and one at MLSERVER_LLM_DATA where memory is kept in files.
+# Google's nodes put the GPU's driver where LD_LIBRARY_PATH points; elsewhere the folder is empty.
 ENV PATH=/opt/venv/bin:$PATH \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
+    HOME=/var/lib/mlserver-llm \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \
+    TRANSFORMERS_OFFLINE=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1 \
+    MLSERVER_LLM_DATA=/var/lib/mlserver-llm \
     MLSERVER_MODELS_DIR=/mnt/models \
+    MLSERVER_METRICS_DIR=/tmp/mlserver/metrics \
+    MLSERVER_ENVIRONMENTS_DIR=/tmp/mlserver/environments \
     MLSERVER_PARALLEL_WORKERS=0 \
     MLSERVER_DEBUG=false \
     MLSERVER_GRPC_MAX_MESSAGE_LENGTH=1048576000
-HEALTHCHECK CMD python -c "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('MLSERVER_HTTP_PORT', '8080') + '/v2/health/live')"
+WORKDIR /opt/mlserver
+USER 1000:1000
+EXPOSE 8080 8081 8082
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python", "-c", "import http.client, os, sys; \
+server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MLSERVER_HTTP_PORT', '8080')), timeout=4); \
+server.request('GET', '/v2/health/ready'); sys.exit(server.getresponse().status != 200)"]
+# `exec`, so that the server itself is process 1 and gets the signals.
 CMD ["sh", "-c", "exec mlserver start \"$MLSERVER_MODELS_DIR\""]
+ARG RUNTIME=all
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="mlserver-llm-${RUNTIME}" \
+      org.opencontainers.image.description="MLServer inference runtimes for LLM applications" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -6,7 +6,17 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 # An index with CPU builds of torch (the default torch for Linux brings CUDA, some 3 GB more).
 TORCH_INDEX ?=
-EXTRAS ?= all,postgres
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# An image a runtime: the extras in each. The prompt and the pipeline need the core alone.
+RUNTIME ?= all
+REGISTRY ?=
+EXTRAS_all := all,postgres,mysql
+EXTRAS_memory := postgres,mysql
+EXTRAS_classifier := classifier
+EXTRAS_local := transformers
+EXTRAS_api := openai
+EXTRAS_prompt := pipeline
+EXTRAS_pipeline := pipeline
 
 .PHONY: help demo serve test check format docs train-demo-model chaos bench-memory bench-pipeline image clean
 
@@ -29,6 +39,7 @@ check: .venv/installed-dev ## Lint, format and type checks, and the generated do
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
 	@$(PY) docs/generate.py --check
+	@.venv/bin/hadolint Dockerfile
 
 format: .venv/installed-dev ## Format the code and sort the imports
 	@$(PY) -m ruff check --fix -q .
@@ -49,8 +60,11 @@ bench-pipeline: .venv/installed-dev ## Time the pipeline runner
 train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
 	@$(PY) -m training.support_tiny.train
 
-image: ## Build the image of all runtimes (EXTRAS=memory,postgres builds that of the memory alone)
-	docker build --build-arg EXTRAS=$(EXTRAS) --build-arg TORCH_INDEX=$(TORCH_INDEX) -t mlserver-llm:0.1.0 .
+image: ## Build mlserver-llm-RUNTIME: all, memory, classifier, local, api, prompt or pipeline (RUNTIME=, REGISTRY=host/)
+	$(if $(EXTRAS_$(RUNTIME)),,$(error RUNTIME is all, memory, classifier, local, api, prompt or pipeline))
+	docker build -t $(REGISTRY)mlserver-llm-$(RUNTIME):$(VERSION) --build-arg RUNTIME=$(RUNTIME) \
+	  --build-arg EXTRAS=$(EXTRAS_$(RUNTIME)) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 
 clean: ## Remove the virtual environment and local data
 	rm -rf .venv .data

@@ -1,0 +1,96 @@
+"""What the Dockerfile says, read without building it."""
+
+import importlib.metadata
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from image_build import RECIPE, instructions, normal, value_of
+from support import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+IMAGES: dict[str, str] = dict(re.findall(r"^EXTRAS_(\w+) := (\S+)$", MAKEFILE, re.MULTILINE))
+PINNED = {
+    normal(line.split("==")[0])
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if "==" in line
+}
+
+
+def closure(extras: set[str]) -> set[str]:
+    """Distributions that mlserver-llm with these extras needs on this platform."""
+    needed: set[str] = set()
+    queue = [("mlserver-llm", extras)]
+    while queue:
+        name, wanted = queue.pop()
+        for text in importlib.metadata.requires(name) or []:
+            requirement = Requirement(text)
+            marker = requirement.marker
+            if marker and not any(marker.evaluate({"extra": extra}) for extra in wanted | {""}):
+                continue
+            found = normal(requirement.name)
+            if found not in needed or requirement.extras:
+                needed.add(found)
+                queue.append((requirement.name, requirement.extras))
+    return needed - {"mlserver-llm"}
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    found = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_every_runtime_has_an_image_of_extras_that_exist() -> None:
+    assert set(IMAGES) == {"all", "memory", "classifier", "local", "api", "prompt", "pipeline"}
+    default = dict(value.split("=", 1) for name, value in instructions() if name == "ARG")["EXTRAS"]
+    assert IMAGES["all"] == default
+    for extras in IMAGES.values():
+        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_versions_in_an_image_are_those_that_were_tested(image: str) -> None:
+    assert closure(set(IMAGES[image].split(","))) - PINNED == set()
+
+
+@pytest.mark.parametrize("image", sorted(set(IMAGES) - {"all", "local"}))
+def test_only_the_local_model_brings_torch(image: str) -> None:
+    assert not closure(set(IMAGES[image].split(","))) & {"torch", "transformers"}
+
+
+def test_what_is_copied_is_there_and_is_all_that_the_builder_gets() -> None:
+    copied = [
+        source
+        for name, value in instructions()
+        if name == "COPY" and not value.startswith("--from=")
+        for source in shlex.split(value)[:-1]
+    ]
+    assert all((ROOT / source).exists() for source in copied)
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if not line.startswith("#")]
+    assert patterns[0] == "*"
+    assert set(patterns[1:]) == {f"!{source}" for source in copied} | {"**/__pycache__", "**/*.egg-info"}
+
+
+def test_the_version_is_the_projects() -> None:
+    assert RECIPE.labels["org.opencontainers.image.version"] == PROJECT["version"]
+
+
+def test_it_runs_as_a_user_without_rights_and_asks_nothing_of_the_network() -> None:
+    assert value_of("USER") == "1000:1000"
+    expected = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "MLSERVER_DEBUG": "false",
+    }
+    assert expected.items() <= RECIPE.envs.items()
