@@ -12,7 +12,9 @@ import pytest
 from mlserver_chat import NotReachable
 from mlserver_memory.conformance.tools import say, texts, user
 from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.filesys.durability import Durability
 from mlserver_memory.filesys.keys import KeyIndex
+from mlserver_memory.filesys.records import RecordFile
 
 
 @pytest.fixture
@@ -219,8 +221,28 @@ async def test_files_are_synced_when_the_policy_says(
     await say(store, "a", user("2"))
     await say(store, "a", user("3"))
     at_once = len(synced)
-    await asyncio.sleep(0.3 if durability == "batch" else 0)
+    for _ in range(100 if durability == "batch" else 0):
+        if synced:
+            break
+        await asyncio.sleep(0.1)
     later = len(synced)
     await store.aclose()
     expected = {"commit": (True, True), "batch": (False, True), "none": (False, False)}
     assert (at_once == 2, later >= 1) == expected[durability]
+
+
+async def test_an_append_whose_file_goes_while_it_runs_is_done_again(
+    store: FileSysStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(store, 2)
+    written = Durability.written
+
+    def removing(self: Durability, path: Path, records: RecordFile, is_new: bool) -> None:
+        monkeypatch.setattr(Durability, "written", written)
+        path.unlink()
+
+    monkeypatch.setattr(Durability, "written", removing)
+    assert texts(await say(store, "a", user("kept"))) == ["kept"]
+    other = FileSysStore(tmp_path)
+    assert texts(await other.read("a")) == ["kept"]
+    await other.aclose()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .records import RecordFile
+from .records import RecordFile, is_file_at
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -60,20 +60,13 @@ def _locked(path: Path, flags: int, operation: int) -> int:
         file = os.open(path, flags, 0o600)
         try:
             fcntl.flock(file, operation)
-            if _is_current(file, path):
+            if is_file_at(file, path):
                 return file
         except BaseException:
             os.close(file)
             raise
         # Rewritten or removed while we waited for the lock.
         os.close(file)
-
-
-def _is_current(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
 
 
 def sync_folder(path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlserver_chat import StoredMessage
@@ -105,6 +106,14 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return json.loads(content)
 
 
+def is_file_at(file: int, path: Path) -> bool:
+    """Whether the open `file` is the one at `path`: it may have been removed or replaced since."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
 class RecordFile:
     """Reads and extends the open file of a conversation, whose lock the caller holds.
 
@@ -193,6 +202,10 @@ class RecordFile:
             raise
         self.size += len(data)
         return offset
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this is still the file at `path`."""
+        return is_file_at(self._file, path)
 
     def sync(self) -> None:
         """Make what was written last."""

@@ -70,8 +70,12 @@ class FileSysStore:
         produced = dict(provenance or {})
 
         def write() -> Window:
-            with writing(path, self._report) as records:
-                return append(path, records, names, key.digest, lines, size, produced, self._durability)
+            while True:
+                with writing(path, self._report) as records:
+                    window = append(path, records, names, key.digest, lines, size, produced, self._durability)
+                    # What was written to a file that somebody removed meanwhile is lost.
+                    if records.is_at(path):
+                        return window
 
         return await self._run(write)
 

@@ -4,10 +4,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
@@ -15,6 +15,9 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, SettingsError, data_folder
+
+from . import sqlite
+from .writer import GroupCommit
 
 logger = logging.getLogger("mlserver.memory")
 
@@ -36,20 +39,11 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
 _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
 """Deadlock and serialisation failure: SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
 
-_TRANSACTION: dict[str, dict[str, str]] = {
-    # Single statements are the rule there, and the connection says so once.
-    "postgresql": {"isolation_level": "READ COMMITTED"},
-    "sqlite": {"begin": "BEGIN IMMEDIATE"},
-}
-"""How the engine's connections begin a transaction that writes."""
 _HUNG_UP = ("57P0", "08")
 """SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
 
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 """A file that is no database, or no longer one: a good one may be put back while the server runs."""
-
-_file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-"""A lock for each SQLite file: the writers of this process queue here, which is fair and doesn't poll."""
 
 
 class Database:
@@ -66,9 +60,8 @@ class Database:
 
     def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection], None]):
         self._url = _resolved(url)
+        self._file = str(self._url.database)
         self._engine = _engine(self._url, options)
-        self._transactions = self._engine.execution_options(**_TRANSACTION.get(self.dialect, {}))
-        self._commits_by_itself = self.dialect == "postgresql"
         self._migrate = migrate
         self._migrated = False
         self._migration = threading.Lock()
@@ -77,10 +70,18 @@ class Database:
         self._name = f"{self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}"
         threads = int(options.get("pool_size", 5)) + int(options.get("max_overflow", 10))
         self._threads = ThreadPoolExecutor(max(threads, 1), "memory-sql")
-        is_sqlite = self.dialect == "sqlite"
-        # SQLite has one writer at a time: more threads would only wait, and leave none to the readers.
-        self._writers = ThreadPoolExecutor(1, "memory-sqlite") if is_sqlite else self._threads
-        self._file_lock = _file_locks[str(self._url.database)] if is_sqlite else None
+        self._writers = self._threads
+        self._transactions = self._engine
+        self._file_lock, self._group = nullcontext[Any](), None
+        # Where a statement commits by itself, that saves the round trips of a transaction.
+        self._commits_by_itself = self.dialect in ("postgresql", "sqlite")
+        if self.dialect == "postgresql":
+            self._transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
+        if self.dialect == "sqlite":
+            # One writer at a time: more threads would only wait, and leave none to the readers.
+            self._writers = ThreadPoolExecutor(1, "memory-sqlite")
+            self._group = GroupCommit(partial(self._run, self._transaction), self._writers)
+            self._file_lock = sqlite.file_locks[self._file]
 
     @property
     def dialect(self) -> str:
@@ -109,7 +110,10 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, self._transaction, work)
 
     async def append(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which on PostgreSQL writes with one statement that commits by itself, and else as `write`."""
+        """As `write`; on PostgreSQL `work` writes with one statement, which commits by itself, and on SQLite others may
+        share the transaction."""
+        if self._group is not None:
+            return await self._group.run(work)
         mode = self._statements if self._commits_by_itself else self._transaction
         return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, mode, work)
 
@@ -127,7 +131,7 @@ class Database:
                 if not self._migrated:
                     self._migrate_once()
                 with mode() as connection:
-                    result = work(connection)
+                    result, file = work(connection), sqlite.opened_file(connection)
             except IntegrityError:
                 raise
             except (DBAPIError, PoolTimeout, OSError) as error:
@@ -135,29 +139,38 @@ class Database:
                     time.sleep(0.01 * attempt)
                     continue
                 raise self._translate(error) from None
-            self._reached()
-            return result
-        raise InternalError()
+            if file is None or file == sqlite.identity(self._file):
+                self._reached()
+                return result
+            self._reopen()
+        raise NotReachable("the memory store can't be reached")
 
     @contextmanager
     def _statements(self) -> Generator[Connection]:
-        """A connection for statements that each stand for themselves, where that saves the round trips of `BEGIN` and
-        `COMMIT`; else for a transaction that only reads."""
+        """A connection for statements that each stand for themselves, or for a transaction that only reads."""
         with self._engine.connect() if self._commits_by_itself else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
         """A transaction; on SQLite one that is ready to write, behind the other writers of this process."""
-        with self._file_lock or nullcontext(), self._transactions.begin() as connection:
+        with self._file_lock, self._transactions.begin() as connection:
+            if self.dialect == "sqlite":
+                sqlite.begin_immediate(connection)
             yield connection
 
     def _migrate_once(self) -> None:
         with self._migration:
             if not self._migrated:
-                with self._file_lock or nullcontext(), self._transactions.connect() as connection:
+                with self._file_lock, self._transactions.connect() as connection:
                     self._migrate(connection)
                 self._migrated = True
+
+    def _reopen(self) -> None:
+        """What was done in a file that is no longer there is done again in the one that is."""
+        logger.error("the file of the memory store %s was removed or replaced; opening it anew", self._name)
+        self._migrated = False
+        self._engine.dispose()
 
     def _reached(self) -> None:
         if self._failure:
@@ -219,8 +232,7 @@ def _engine(url: URL, options: dict[str, Any]) -> Engine:
         ) from None
     event.listen(engine, "handle_error", _recognise_disconnect)
     if url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        sqlite.prepare(engine, str(url.database))
     return engine
 
 
@@ -233,25 +245,6 @@ def _recognise_disconnect(context: ExceptionContext) -> None:
         raise OperationalError(None, None, error, hide_parameters=True, connection_invalidated=True)
     if _code(error).startswith(_HUNG_UP):
         context.is_disconnect = True
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log, and no commit answered before it is on the disk (`synchronous=FULL`)."""
-    connection.isolation_level = None
-    # Two processes that turn a new file to WAL at once: SQLite refuses the second without waiting.
-    for pause in (0.02, 0.1, 0.5, None):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            break
-        except Exception:
-            if pause is None:
-                raise
-            time.sleep(pause)
-    connection.execute("PRAGMA synchronous=FULL")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
 def _code(error: BaseException | None) -> str:

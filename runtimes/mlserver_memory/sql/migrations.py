@@ -7,6 +7,7 @@ from sqlalchemy import Connection, inspect, text
 
 from mlserver_chat import NotReachable
 
+from . import sqlite
 from .schema import Tables
 
 
@@ -26,8 +27,8 @@ _LOCKS = {
         "EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'",
     ),
 }
-"""What makes other replicas wait, and what lets them go on. SQLite's transactions do so themselves; Oracle has no lock
-that needs no grant, and there a replica that comes second finds the tables made and tries again."""
+"""What makes other replicas wait, and what lets them go on. SQLite's writing transactions do so themselves; Oracle has
+no lock that needs no grant, and there a replica that comes second finds the tables made and tries again."""
 
 
 def migrate(connection: Connection, tables: Tables) -> None:
@@ -68,6 +69,8 @@ def _alone(connection: Connection, tables: Tables) -> Generator[None]:
     if lock is not None and unlock is not None:
         connection.execute(text(lock), name)
         connection.commit()
+    if connection.dialect.name == "sqlite":
+        sqlite.begin_immediate(connection)
     try:
         yield
     finally:

@@ -17,8 +17,8 @@ from .statements import Statements
 
 def stored_message(row: Any) -> StoredMessage:
     """The message of a row of `messages`."""
-    provenance: dict[str, str] = json.loads(row.provenance) if row.provenance else {}
-    return StoredMessage(int(row.sequence), row.record, row.created, provenance)
+    sequence, record, created, provenance = row
+    return StoredMessage(int(sequence), record, created, json.loads(provenance) if provenance else {})
 
 
 def newest_window(connection: Connection, statements: Statements, identity: str, size: int) -> Window:

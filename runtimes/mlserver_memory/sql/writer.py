@@ -1,0 +1,90 @@
+"""The one writer that SQLite can have at a time: what waits for it is committed together."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+_MOST = 100
+"""Appends a transaction: what comes after them, other processes included, shouldn't wait for long."""
+
+Work = Callable[[Connection], Any]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Work, and where its caller waits for the outcome."""
+
+    work: Work
+    outcome: asyncio.Future[Any]
+
+
+class GroupCommit:
+    """Runs in one transaction whatever came while the one before it was under way, so that a sync to disk is shared.
+
+    Nobody is answered before the commit. Work that fails spoils nobody else's: what failed together is done again,
+    each in a transaction of its own.
+
+    Args:
+        transaction: runs work in a transaction, and has committed it when it returns.
+        writer: the thread of all that writes.
+    """
+
+    def __init__(self, transaction: Callable[[Work], Any], writer: ThreadPoolExecutor):
+        self._transaction = transaction
+        self._writer = writer
+        self._waiting: list[_Waiting] = []
+        self._lock = threading.Lock()
+
+    async def run(self, work: Work) -> Any:
+        """Run `work`; a cancelled caller leaves it to finish."""
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting.append(_Waiting(work, outcome))
+            is_first = len(self._waiting) == 1
+        if is_first:
+            self._writer.submit(self._commit_waiting)
+        return await outcome
+
+    def _commit_waiting(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), _MOST):
+            self._commit(waiting[start : start + _MOST])
+
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            results = self._transaction(lambda connection: [each.work(connection) for each in group])
+        except Exception as error:
+            if len(group) > 1:
+                for each in group:
+                    self._commit([each])
+                return
+            results = [error]
+        _tell(group, results)
+
+
+def _tell(group: Sequence[_Waiting], results: Sequence[Any]) -> None:
+    """Wake each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for each, result in zip(group, results, strict=True):
+        by_loop.setdefault(each.outcome.get_loop(), []).append((each.outcome, result))
+    for loop, outcomes in by_loop.items():
+        # A loop that was closed meanwhile has nobody who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, outcomes)
+
+
+def _settle(outcomes: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+    for outcome, result in outcomes:
+        if outcome.done():
+            continue
+        if isinstance(result, Exception):
+            outcome.set_exception(result)
+        else:
+            outcome.set_result(result)

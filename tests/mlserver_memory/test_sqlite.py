@@ -1,0 +1,129 @@
+"""SQLite's own promises: what waits is committed together, and no answer from a file that is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, event
+
+from mlserver_chat import MemoryStore, Window
+from mlserver_memory.conformance.tools import fresh_id, say, texts, user
+from mlserver_memory.sql import SqlStore, sqlite
+from mlserver_memory.sql.rows import Append
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "memory.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqlStore]:
+    store = SqlStore(f"sqlite:///{path}")
+    yield store
+    await store.aclose()
+
+
+def removed(path: Path) -> None:
+    for name in (path, *path.parent.glob(f"{path.name}-*")):
+        name.unlink()
+
+
+async def read_anew(path: Path, memory_id: str) -> list[str]:
+    """What a server started now would find."""
+    other = SqlStore(f"sqlite:///{path}")
+    try:
+        return texts(await other.read(memory_id))
+    finally:
+        await other.aclose()
+
+
+async def test_appends_that_wait_share_a_commit_and_are_answered_in_order(store: SqlStore, path: Path) -> None:
+    await store.open()
+    commits: list[object] = []
+    event.listen(store._database._engine, "commit", commits.append)
+    with sqlite.file_locks[str(path)]:
+        waiting = [asyncio.create_task(say(store, "a", user(str(n)), size=50)) for n in range(20)]
+        await asyncio.sleep(0.1)
+    windows = await asyncio.gather(*waiting)
+    assert len(commits) <= 2
+    assert [texts(window, 50) for window in windows] == [[str(n) for n in range(end)] for end in range(1, 21)]
+    assert await read_anew(path, "a") == [str(n) for n in range(20)]
+
+
+async def test_an_append_that_fails_or_is_a_replay_spoils_nobody_else_s(store: SqlStore, path: Path) -> None:
+    first = await say(store, "a", user("first"), identity="r1")
+    with sqlite.file_locks[str(path)]:
+        waiting = [
+            asyncio.create_task(say(store, "a", *messages, identity=identity))
+            for identity, messages in (
+                ("r2", [user("second")]),
+                ("r1", [user("first")]),
+                ("r3", [user("stored with"), user("half a letter: \ud83d")]),
+                ("r4", [user("third")]),
+                ("r4", [user("third")]),
+            )
+        ]
+        await asyncio.sleep(0.1)
+    second, again, refused, third, third_again = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(refused, UnicodeError)
+    assert again == first
+    assert third == third_again
+    assert [texts(window) for window in (second, third) if not isinstance(window, BaseException)] == [
+        ["first", "second"],
+        ["first", "second", "third"],
+    ]
+    assert await read_anew(path, "a") == ["first", "second", "third"]
+
+
+async def test_a_caller_that_went_away_does_not_keep_others_from_their_answer(store: SqlStore, path: Path) -> None:
+    await store.open()
+    with sqlite.file_locks[str(path)]:
+        waiting = [asyncio.create_task(say(store, fresh_id(), user("x"))) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        waiting[2].cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(result, asyncio.CancelledError) for result in results] == [False, False, True, False, False]
+    assert (await store.stats()).messages == 5
+
+
+async def test_a_file_that_was_removed_is_made_anew_and_nothing_goes_to_the_old_one(
+    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await say(store, "a", user("gone"))
+    removed(path)
+    assert texts(await store.window("a", 10)) == []
+    assert texts(await say(store, "a", user("kept"))) == ["kept"]
+    assert await read_anew(path, "a") == ["kept"]
+    assert caplog.text.count("was removed or replaced") == 1
+
+
+async def test_a_file_that_was_put_in_its_place_is_the_store_from_then_on(
+    store: SqlStore, path: Path, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup.db"
+    other: MemoryStore = SqlStore(f"sqlite:///{backup}")
+    await say(other, "a", user("from the backup"))
+    await other.aclose()
+    await say(store, "a", user("gone"))
+    removed(path)
+    backup.rename(path)
+    assert texts(await say(store, "a", user("kept"))) == ["from the backup", "kept"]
+    assert await read_anew(path, "a") == ["from the backup", "kept"]
+
+
+async def test_an_append_whose_file_goes_while_it_runs_is_done_again(
+    store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.open()
+    run, doomed = Append.run, [path]
+
+    def removing(self: Append, connection: Connection) -> Window:
+        while doomed:
+            removed(doomed.pop())
+        return run(self, connection)
+
+    monkeypatch.setattr(Append, "run", removing)
+    assert texts(await say(store, "a", user("kept"))) == ["kept"]
+    assert await read_anew(path, "a") == ["kept"]
