@@ -1,0 +1,52 @@
+"""Kustomize's own rendering of manifests/, by whichever of its two commands is installed."""
+
+import functools
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from support import ROOT
+
+MANIFESTS = ROOT / "manifests"
+
+
+@functools.cache
+def render(overlay: str) -> tuple[dict[str, Any], ...]:
+    """The documents of `manifests/overlays/<overlay>`; CI sets REQUIRE_KUSTOMIZE so that a skip is a failure there."""
+    command = next(
+        (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])), None
+    )
+    if command is None:
+        if os.environ.get("REQUIRE_KUSTOMIZE"):
+            pytest.fail("neither kustomize nor kubectl is installed")
+        pytest.skip("neither kustomize nor kubectl is installed")
+    rendered = subprocess.run([*command, MANIFESTS / "overlays" / overlay], capture_output=True, text=True, check=False)
+    assert rendered.returncode == 0 and not rendered.stderr, rendered.stderr
+    return tuple(yaml.safe_load_all(rendered.stdout))
+
+
+def of_kind(documents: tuple[dict[str, Any], ...], kind: str) -> dict[str, dict[str, Any]]:
+    """The documents of one kind, by name."""
+    return {each["metadata"]["name"]: each for each in documents if each["kind"] == kind}
+
+
+def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a Kubernetes label selector matches; an empty one matches everything."""
+    assert set(selector) <= {"matchLabels", "matchExpressions"}
+    wanted = [*selector.get("matchExpressions", [])]
+    wanted += [
+        {"key": key, "operator": "In", "values": [value]} for key, value in selector.get("matchLabels", {}).items()
+    ]
+    assert all(each["operator"] == "In" for each in wanted)
+    return all(labels.get(each["key"]) in each["values"] for each in wanted)
+
+
+def quantity(text: str | int) -> float:
+    """A Kubernetes quantity as a number, e.g. `100Mi`."""
+    units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+    digits = str(text).rstrip("kmMGi")
+    return float(digits) * units.get(str(text)[len(digits) :], 1)

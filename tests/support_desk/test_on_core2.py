@@ -1,0 +1,193 @@
+"""The support desk as Core 2 runs it: settings that the agent has rewritten, models loaded one by one in the processes
+of their Servers, calls through a mesh, conversations in PostgreSQL. All but Kafka and the cluster is real."""
+
+import http.server
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+from mlserver.repository.load import load_model_settings
+
+from core2 import generation_name, place_model, rewritten, schedulable
+from databases import sql_url
+from kustomize import of_kind, render
+from mlserver_chat import Runtime, Settings, load_settings
+from mlserver_llm_cli.main import main
+from support import ROOT, Server, outputs, start_mlserver, text
+
+SETTINGS = sorted([*ROOT.glob("models/*/model-settings.json"), *ROOT.glob("examples/**/model-settings.json")])
+
+
+def effective(folder: Path) -> tuple[dict[str, Any], Settings | None]:
+    """What MLServer makes of a model's settings, and what its runtime does where it is one of the suite."""
+    settings = load_model_settings(str(folder / "model-settings.json"))
+    runtime = settings.implementation
+    config = load_settings(runtime.settings_class, settings) if issubclass(runtime, Runtime) else None
+    return settings.model_dump(exclude={"name": True, "parameters": {"uri", "version"}}), config
+
+
+@pytest.mark.parametrize("file", SETTINGS, ids=lambda file: str(file.parent.relative_to(ROOT)))
+def test_the_agent_changes_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    folder = tmp_path / "rewritten"
+    shutil.copytree(file.parent, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    content = json.loads(file.read_text(encoding="utf-8"))
+    (folder / "model-settings.json").write_text(json.dumps(rewritten(content)), encoding="utf-8")
+    assert effective(folder) == effective(file.parent)
+
+
+def test_a_key_that_the_agent_drops_would_be_found(tmp_path: Path) -> None:
+    content = {"name": "m", "implementation": "mlserver.MLModel", "max_batch_size": 4}
+    found: list[Any] = []
+    for each in (content, rewritten(content)):
+        (tmp_path / "model-settings.json").write_text(json.dumps(each), encoding="utf-8")
+        found.append(effective(tmp_path))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("overlay", ["development", "production"])
+def test_the_manifests_change_only_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str) -> None:
+    url = "postgresql+psycopg://support:secret@support-desk-postgres:5432/support"
+    monkeypatch.setenv("MEMORY_URL", url)
+    for name, model in of_kind(render(overlay), "Model").items():
+        folder = place_model(model, ROOT / "models", tmp_path / name, "http://seldon-mesh:80")
+        _, config = effective(folder)
+        if config is None:
+            continue
+        own = ROOT / "models" / model["spec"]["storageUri"].rsplit("/", 1)[1]
+        _, written = effective(own)
+        assert written is not None
+        after, before = config.model_dump(), written.model_dump()
+        changed = {key for key in after if after[key] != before[key]}
+        llm = {"infer_uri"} if "llm" in model["spec"] else set()
+        assert changed == llm | {each["name"].partition(".")[0] for each in model["spec"].get("parameters", [])}
+        if llm:
+            # The manifest binds the same model that the settings name.
+            assert after["infer_uri"] == f"http://seldon-mesh:80/v2/models/{before['llm']}/infer"
+
+
+@dataclass
+class Desk:
+    """The Servers' processes and the mesh in front of them."""
+
+    url: str
+    servers: dict[str, Server]
+    hosts: dict[str, Server]
+
+    def infer(self, model: str, *inputs: dict[str, object]) -> httpx2.Response:
+        """Call a model through the mesh."""
+        return httpx2.post(f"{self.url}/v2/models/{model}/infer", json={"inputs": list(inputs)}, timeout=60)
+
+
+def mesh_handler(hosts: dict[str, Server]) -> type[http.server.BaseHTTPRequestHandler]:
+    """Envoy and the agent's proxy: to the Server that has the model, under the name that it has there."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found = re.fullmatch(r"/v2/models/([\w-]+)/infer", self.path)
+            if found is None or found[1] not in hosts:
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers["content-length"]))
+            path = f"/v2/models/{generation_name(found[1])}/infer"
+            kept = {key: value for key, value in self.headers.items() if key.lower().startswith(("x-", "content-type"))}
+            answer = httpx2.post(hosts[found[1]].url + path, content=body, headers=kept, timeout=60)
+            self.send_response(answer.status_code)
+            self.send_header("content-type", answer.headers["content-type"])
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """The Servers and Models of production, and the candidate of the experiment that development has."""
+    database = sql_url("psycopg", "support_desk_on_core2", tmp_path_factory.getbasetemp())
+    documents = render("production")
+    servers, models = (
+        of_kind(documents, "Server"),
+        of_kind(render("development"), "Model") | of_kind(documents, "Model"),
+    )
+    hosts: dict[str, Server] = {}
+    mesh = http.server.ThreadingHTTPServer(("127.0.0.1", 0), mesh_handler(hosts))
+    threading.Thread(target=mesh.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{mesh.server_port}"
+    running: dict[str, Server] = {}
+    secrets = {"support-desk-postgres": {"url": database}}
+    try:
+        for name, server in servers.items():
+            tmp = tmp_path_factory.mktemp(name)
+            (tmp / "models").mkdir()
+            hosted = [model for model in models.values() if schedulable(model, servers) == [name]]
+            for model in hosted:
+                place_model(model, ROOT / "models", tmp / "models", url)
+            env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false", **environment(server, secrets)}
+            running[name] = start_mlserver(tmp / "models", tmp, env)
+            hosts.update({model["metadata"]["name"]: running[name] for model in hosted})
+        for name, host in hosts.items():
+            loaded = httpx2.post(f"{host.url}/v2/repository/models/{generation_name(name)}/load", timeout=120)
+            assert loaded.status_code == 200, loaded.text
+        yield Desk(url, running, hosts)
+    finally:
+        mesh.shutdown()
+        mesh.server_close()
+        for server in running.values():
+            server.stop()
+
+
+def environment(server: dict[str, Any], secrets: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The variables of a Server's container."""
+    (container,) = server["spec"]["podSpec"]["containers"]
+    references = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    return plain | {name: secrets[each["name"]][each["key"]] for name, each in references.items()}
+
+
+def turn(desk: Desk, content: str) -> dict[str, list[str]]:
+    """One turn through the pipeline that the manifests hold."""
+    inputs = {"memory_id": "on-core-2", "role": "user", "content": content, "type": "text"}
+    arguments = [word for key, value in inputs.items() for word in ("--input", f"{key}={value}")]
+    manifest = str(ROOT / "pipelines/support-chat.yaml")
+    result = CliRunner().invoke(main, ["pipeline", "run", manifest, "--url", desk.url, *arguments])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_two_turns_through_the_mesh_and_the_database(desk: Desk) -> None:
+    first = turn(desk, "What is the status of BUG-771?")
+    assert "BUG-771" in first["content"][0] and len(first["history"]) == 2
+    second = turn(desk, "My printer is jammed.")
+    assert second["history"][:2] == first["history"] and len(second["history"]) == 4
+
+
+def test_no_server_holds_what_another_is_for(desk: Desk) -> None:
+    for name, server in desk.servers.items():
+        index = httpx2.post(f"{server.url}/v2/repository/index", json={"ready": True}).json()
+        assert {each["name"] for each in index} == {
+            generation_name(model) for model, host in desk.hosts.items() if host is desk.servers[name]
+        }
+
+
+def test_the_candidates_of_the_experiment_differ_by_the_version_of_their_prompt(desk: Desk) -> None:
+    (experiment,) = of_kind(render("development"), "Experiment").values()
+    versions: list[str] = []
+    for candidate in experiment["spec"]["candidates"]:
+        response = desk.infer(
+            candidate["name"], text("role", "user"), text("content", "My mouse is dead."), text("type", "text")
+        )
+        assert outputs(response)["content"]
+        versions.append(response.json()["parameters"]["prompt_version"])
+    assert versions == ["1", "2"]
