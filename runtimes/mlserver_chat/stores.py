@@ -91,10 +91,18 @@ class MemoryStore(Protocol):
         ...
 
     async def append(
-        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+        self,
+        key: AppendKey,
+        messages: Sequence[Message],
+        size: int,
+        provenance: Mapping[str, str] | None = None,
+        created: float | None = None,
     ) -> Window:
         """Append all `messages` (at least one) or none, and return the newest `size` (at least 1) up to and including
         them.
+
+        `created` is when they were first stored, seconds since the epoch, where that is known from elsewhere (an
+        import); not before the newest message. Default: now.
 
         The same key again appends nothing and returns the window that ends at the messages stored the first time:
         what is left of it after pruning, empty after `delete`.

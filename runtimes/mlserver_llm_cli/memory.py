@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,8 +24,9 @@ from rich.table import Table
 from mlserver_chat import AppendKey, ChatError, MemoryStore, Message, StoredMessage, load_settings
 from mlserver_chat.identity import check_memory_id, hashed
 from mlserver_chat.tensors import dumps, json_object
-from mlserver_memory import ConversationalMemory, MemorySettings, open_store
+from mlserver_memory import ConversationalMemory, InMemoryStore, MemorySettings, open_store
 from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.opening import schema_of
 from mlserver_memory.operations import exported
 
 _PAGE = 1000
@@ -49,18 +50,28 @@ def memory() -> None:
 
 
 @asynccontextmanager
-async def _opened(store: str, namespace: str | None) -> AsyncGenerator[MemoryStore]:
-    folder, configured = Path(store), ""
-    if folder.is_dir() and not (folder / "model-settings.json").exists():
-        opened: MemoryStore = FileSysStore(folder.resolve())
-    else:
-        settings = _settings(store)
-        opened, configured = open_store(settings), settings.config.namespace
+async def _opened(store: str, namespace: str | None, changes: bool) -> AsyncGenerator[MemoryStore]:
+    """The store. One that nobody has made yet is made for what `changes` it; to all else it is an empty one."""
+    opened, configured = _store(store)
     try:
-        await opened.open()
-        yield opened.scope(configured if namespace is None else namespace)
+        if changes:
+            await opened.open()
+        version, newest = await schema_of(opened)
+        if 0 < version < newest:
+            raise click.ClickException("the schema is older than this release: run 'mlserver-llm memory migrate' first")
+        found = opened if version else InMemoryStore()
+        yield found.scope(configured if namespace is None else namespace)
     finally:
         await opened.aclose()
+
+
+def _store(store: str) -> tuple[MemoryStore, str]:
+    """The store, not yet reached, and the namespace of its settings."""
+    folder = Path(store)
+    if folder.is_dir() and not (folder / "model-settings.json").exists():
+        return FileSysStore(folder.resolve()), ""
+    settings = _settings(store)
+    return open_store(settings), settings.config.namespace
 
 
 def _settings(store: str) -> MemorySettings:
@@ -75,13 +86,19 @@ def _settings(store: str) -> MemorySettings:
     )
 
 
-def _run(store: str, namespace: str | None, work: Callable[[MemoryStore], Coroutine[Any, Any, None]]) -> None:
+def _run(
+    store: str, namespace: str | None, work: Callable[[MemoryStore], Coroutine[Any, Any, None]], changes: bool = False
+) -> None:
     async def run() -> None:
-        async with _opened(store, namespace) as opened:
+        async with _opened(store, namespace, changes) as opened:
             await work(opened)
 
+    _until_done(run())
+
+
+def _until_done(work: Coroutine[Any, Any, None]) -> None:
     try:
-        asyncio.run(run())
+        asyncio.run(work)
     except ChatError as error:
         raise click.ClickException(str(error)) from None
 
@@ -179,6 +196,7 @@ class _Row:
     memory_id: str
     message: Message
     provenance: dict[str, str]
+    created: float | None
 
 
 @memory.command("import")
@@ -190,7 +208,7 @@ def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) ->
     """Read what `export` wrote.
 
     A conversation that is there already is continued when it begins like the one in the file, so that an import that
-    was interrupted can be run again; any other is left as it is, and named. Messages count as stored now.
+    was interrupted can be run again; any other is left as it is, and named. Messages keep the time of the export.
     """
 
     async def work(opened: MemoryStore) -> None:
@@ -200,40 +218,49 @@ def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) ->
             conversations.setdefault(row.memory_id, []).append(row)
         imported, refused = 0, list[str]()
         with _progress() as progress:
-            for memory_id, wanted in progress.track(conversations.items(), description="import"):
+            task = progress.add_task("import", total=len(rows))
+            for memory_id, wanted in conversations.items():
                 present = [message.message async for message in _messages(opened, memory_id)]
                 if present != [row.message for row in wanted[: len(present)]]:
                     refused.append(memory_id)
                     continue
+                progress.advance(task, len(present))
                 missing = wanted[len(present) :]
                 imported += len(missing)
-                if not dry_run:
-                    await _append(opened, memory_id, missing)
+                for batch in _batches(missing):
+                    if not dry_run:
+                        await _append(opened, memory_id, batch)
+                    progress.advance(task, len(batch))
         click.echo(f"{'would import' if dry_run else 'imported'} {imported} messages")
         if refused:
             raise click.ClickException(f"other messages are there already, nothing was changed: {', '.join(refused)}")
 
-    _run(store, namespace, work)
+    _run(store, namespace, work, changes=not dry_run)
 
 
 def _row(line: str, number: int) -> _Row:
     where = f"line {number}"
     record = json_object(line, where)
-    memory_id, provenance = record.get("memory_id"), record.get("provenance", {})
+    memory_id, provenance, created = record.get("memory_id"), record.get("provenance", {}), record.get("created")
     if not isinstance(memory_id, str) or not isinstance(provenance, dict):
         raise click.ClickException(f"{where} needs a text 'memory_id', and 'provenance' to be an object")
+    if isinstance(created, bool) or not isinstance(created, int | float | None):
+        raise click.ClickException(f"{where} has a 'created' that is no number; expected seconds since the epoch")
     message = Message.from_history(dumps(record), where)
-    return _Row(check_memory_id(memory_id), message, cast(dict[str, str], provenance))
+    return _Row(check_memory_id(memory_id), message, cast(dict[str, str], provenance), created)
 
 
-async def _append(opened: MemoryStore, memory_id: str, rows: Sequence[_Row]) -> None:
-    """Append in order; neighbours of the same provenance together."""
-    for _, group in groupby(enumerate(rows), key=lambda item: (item[0] // _BATCH, item[1].provenance)):
-        batch = [row for _, row in group]
-        messages = [row.message for row in batch]
-        content = hashed("\n".join(message.to_history() for message in messages))
-        key = AppendKey(memory_id, uuid.uuid4().hex, "import", content)
-        await opened.append(key, messages, 1, batch[0].provenance)
+def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Neighbours that can be appended together: of the same provenance and time, as those of one append are."""
+    for _, group in groupby(enumerate(rows), key=lambda item: (item[0] // _BATCH, item[1].provenance, item[1].created)):
+        yield [row for _, row in group]
+
+
+async def _append(opened: MemoryStore, memory_id: str, batch: Sequence[_Row]) -> None:
+    messages = [row.message for row in batch]
+    content = hashed("\n".join(message.to_history() for message in messages))
+    key = AppendKey(memory_id, uuid.uuid4().hex, "import", content)
+    await opened.append(key, messages, 1, batch[0].provenance, batch[0].created)
 
 
 @memory.command()
@@ -252,7 +279,7 @@ def delete(store: str, memory_ids: tuple[str, ...], namespace: str | None, dry_r
                 count = await opened.delete(check_memory_id(memory_id))
             click.echo(f"{'would delete' if dry_run else 'deleted'} {memory_id}: {count} messages")
 
-    _run(store, namespace, work)
+    _run(store, namespace, work, changes=not dry_run)
 
 
 class _Duration(click.ParamType[float]):
@@ -300,7 +327,7 @@ def prune(
                     removed += await scope.prune(moment, max_messages, memory_id, dry_run)
         click.echo(f"{'would remove' if dry_run else 'removed'} {removed} messages")
 
-    _run(store, namespace, work)
+    _run(store, namespace, work, changes=not dry_run)
 
 
 def _tracked(progress: Progress, ids: Sequence[str], description: str) -> Iterable[str]:
@@ -309,11 +336,22 @@ def _tracked(progress: Progress, ids: Sequence[str], description: str) -> Iterab
 
 @memory.command()
 @_store_argument
-def migrate(store: str) -> None:
+@_dry_run_option
+def migrate(store: str, dry_run: bool) -> None:
     """Create or upgrade the store's schema; the server does the same at its first connection."""
 
-    async def work(opened: MemoryStore) -> None:
-        stats = await opened.stats()
+    async def work() -> None:
+        opened, _ = _store(store)
+        try:
+            version, newest = await schema_of(opened)
+            if version < newest and dry_run:
+                click.echo(f"would bring the schema from version {version} to {newest}; 0 is none")
+                return
+            if not dry_run:
+                await opened.open()
+            stats = await opened.stats()
+        finally:
+            await opened.aclose()
         click.echo(f"the schema is up to date; {stats.conversations} conversations, {stats.messages} messages")
 
-    _run(store, None, work)
+    _until_done(work())

@@ -41,13 +41,18 @@ class InMemoryStore:
         """Nothing to open."""
 
     async def append(
-        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+        self,
+        key: AppendKey,
+        messages: Sequence[Message],
+        size: int,
+        provenance: Mapping[str, str] | None = None,
+        created: float | None = None,
     ) -> Window:
         """Append once a key."""
         conversation = self._conversations.setdefault(key.memory_id, _Conversation())
         end = conversation.appends.get(key.digest)
         if end is None:
-            now = time.time()
+            now = time.time() if created is None else created
             for message in messages:
                 conversation.last += 1
                 stored = StoredMessage(conversation.last, message.to_history(), now, dict(provenance or {}))

@@ -21,3 +21,13 @@ def open_store(settings: MemorySettings) -> MemoryStore:
     except ModuleNotFoundError:
         raise SettingsError("'database': 'sql' needs SQLAlchemy; install mlserver-llm[memory]") from None
     return SqlStore(config.url.get_secret_value(), config.connection_options, config.table_prefix, config.table_schema)
+
+
+async def schema_of(store: MemoryStore) -> tuple[int, int]:
+    """Version of the schema of a store from `open_store`, 0 for none, and the version that opening it would make of it;
+    files have but one."""
+    try:
+        from .sql import SqlStore
+    except ModuleNotFoundError:
+        return 1, 1
+    return await store.schema() if isinstance(store, SqlStore) else (1, 1)

@@ -11,7 +11,8 @@ from mlserver_chat import Message
 from mlserver_llm_cli.memory import memory
 from mlserver_memory.conformance.tools import key, say, system, user
 from mlserver_memory.filesys import FileSysStore
-from mlserver_memory.sql import SqlStore
+from mlserver_memory.sql import SqlStore, migrations
+from mlserver_memory.sql import store as sql_store
 
 
 @pytest.fixture(params=["url", "model", "files"])
@@ -75,9 +76,7 @@ def test_an_export_comes_back_by_import(store: str, tmp_path: Path) -> None:
     assert listed(copy) == {}
     assert "imported 5 messages" in run("import", copy, file).stdout
     again = run("export", copy, "a").stdout
-    assert [json.loads(line)["content"] for line in again.splitlines()] == [
-        row["content"] for row in rows if row["memory_id"] == "a"
-    ]
+    assert [json.loads(line) for line in again.splitlines()] == [row for row in rows if row["memory_id"] == "a"]
     assert json.loads(again.splitlines()[2])["provenance"] == {"prompt": "answer", "prompt_version": "2"}
     assert "imported 0 messages" in run("import", copy, file).stdout
 
@@ -119,4 +118,32 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
     assert "line 1 is not JSON" in run("import", store, "-", text="no json\n", fails=True).output
     assert "not a SQLAlchemy URL" in run("list", tmp_path / "nowhere", fails=True).output
     assert "NO_SUCH" in run("list", "env:NO_SUCH", fails=True).output
+    rude = '{"memory_id": "z", "role": "user", "content": [], "created": "yesterday"}'
+    assert "line 1 has a 'created' that is no number" in run("import", store, "-", text=rude, fails=True).output
+
+
+def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "new.db"
+    store = f"sqlite:///{file}"
+    row = '{"memory_id": "a", "role": "user", "content": [{"type": "text", "value": "hi"}]}'
+    assert "from version 0 to 1" in run("migrate", store, "--dry-run").stdout
+    assert "would import 1 messages" in run("import", store, "-", "--dry-run", text=row).stdout
+    assert "would delete a: 0 messages" in run("delete", store, "a", "--dry-run").stdout
+    assert "would remove 0 messages" in run("prune", store, "--older-than", "1d", "--dry-run").stdout
+    assert listed(store) == {}
+    assert not file.parent.exists()
+    assert "up to date; 0 conversations" in run("migrate", store).stdout
+    assert "up to date; 0 conversations" in run("migrate", store, "--dry-run").stdout
+
+
+def test_a_schema_of_an_older_release_is_upgraded_by_what_changes_a_store_only(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Path(store).name == "files":
+        pytest.skip("files have no schema")
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, lambda connection, tables: None))
+    monkeypatch.setattr(sql_store, "MIGRATIONS", migrations.MIGRATIONS)
+    assert "run 'mlserver-llm memory migrate' first" in run("list", store, fails=True).output
+    assert "from version 1 to 2" in run("migrate", store, "--dry-run").stdout
     assert "2 conversations, 5 messages" in run("migrate", store).stdout
+    assert listed(store) == {"a": 4, "b": 1}

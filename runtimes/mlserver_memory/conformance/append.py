@@ -158,3 +158,13 @@ async def provenance_is_kept_with_each_message(store: MemoryStore) -> None:
     await say(store, memory_id, user("c"))
     assert [dict(stored.provenance) for stored in await store.read(memory_id)] == [provenance, provenance, {}]
     assert [dict(stored.provenance) for stored in window.messages] == [provenance, provenance]
+
+
+async def the_time_that_an_import_brings_along_is_kept(store: MemoryStore) -> None:
+    memory_id, messages = fresh_id(), [user("long ago"), user("and then")]
+    window = await store.append(key(memory_id, messages), messages, 10, created=1_000_000.5)
+    assert [message.created for message in window.messages] == [1_000_000.5] * 2
+    await say(store, memory_id, user("now"))
+    old, _, new = await store.read(memory_id)
+    assert old.created == 1_000_000.5
+    assert new.created > 1_600_000_000

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlserver_chat import StoredMessage, Window
@@ -11,6 +11,20 @@ from mlserver_chat import StoredMessage, Window
 from .durability import Durability
 from .keys import KeyIndex
 from .records import Header, Record, RecordFile, header_line
+
+
+@dataclass(frozen=True)
+class Append:
+    """What is appended."""
+
+    digest: str
+    """The append's key."""
+    messages: Sequence[str]
+    """Elements of the `history` tensor."""
+    provenance: Mapping[str, str]
+    """Of all messages."""
+    created: float | None
+    """Seconds since the epoch, None for now."""
 
 
 def newest_window(records: RecordFile, size: int, end: int | None = None) -> Window:
@@ -39,22 +53,18 @@ def append(
     path: Path,
     records: RecordFile,
     names: tuple[str, str],
-    digest: str,
-    messages: Sequence[str],
+    new: Append,
     size: int,
-    provenance: Mapping[str, str],
     durability: Durability,
 ) -> Window:
-    """Append one record, once a `digest`, and return the window that ends at it.
+    """Append one record, once a key, and return the window that ends at it.
 
     Args:
         path: the conversation's file.
         records: what it holds.
         names: namespace and `memory_id`.
-        digest: the append's key.
-        messages: elements of the `history` tensor.
+        new: what is appended.
         size: of the window.
-        provenance: of all messages.
         durability: makes what was written last.
     """
     is_new = records.size == 0
@@ -63,30 +73,30 @@ def append(
     header = records.header()
     index = KeyIndex(path.with_suffix(".keys"), records, header.generation if header else "")
     try:
-        offset = index.find(digest)
+        offset = index.find(new.digest)
         replayed = None if offset is None else records.at(offset)
-        if replayed is not None and replayed.digest == digest:
+        if replayed is not None and replayed.digest == new.digest:
             # Whoever wrote it may have been killed before it reached the disk.
             durability.written(path, records, is_new)
             return newest_window(records, size, replayed.end)
-        record = _next(records, digest, messages, provenance)
+        record = _next(records, new)
         offset = records.append(record.line())
         durability.written(path, records, is_new)
-        index.add(digest, offset, records.size)
+        index.add(new.digest, offset, records.size)
         return newest_window(records, size)
     finally:
         index.close()
 
 
-def _next(records: RecordFile, digest: str, messages: Sequence[str], provenance: Mapping[str, str]) -> Record:
+def _next(records: RecordFile, new: Append) -> Record:
     newest = next(records.newest_first(), None)
     record = Record(
         first=newest.last + 1 if newest else 1,
-        messages=tuple(messages),
-        created=time.time(),
-        digest=digest,
-        count=(newest.count if newest else 0) + len(messages),
+        messages=tuple(new.messages),
+        created=time.time() if new.created is None else new.created,
+        digest=new.digest,
+        count=(newest.count if newest else 0) + len(new.messages),
         system=newest.system if newest else 0,
-        provenance=provenance,
+        provenance=new.provenance,
     )
     return replace(record, system=records.size) if record.system_message() is not None else record

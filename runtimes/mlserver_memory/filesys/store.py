@@ -12,7 +12,7 @@ from mlserver_chat import AppendKey, ConversationInfo, Message, NotReachable, St
 from mlserver_chat.identity import hashed
 
 from ..naming import conversation_id
-from .conversation import append, newest_window
+from .conversation import Append, append, newest_window
 from .durability import Durability
 from .files import reading, remove, replace, writing
 from .pruning import pruned, rewritten
@@ -62,17 +62,21 @@ class FileSysStore:
         await self._run(lambda: self._folder.mkdir(parents=True, exist_ok=True, mode=0o700))
 
     async def append(
-        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+        self,
+        key: AppendKey,
+        messages: Sequence[Message],
+        size: int,
+        provenance: Mapping[str, str] | None = None,
+        created: float | None = None,
     ) -> Window:
         """Append one record, once a key."""
         path, names = self._path(key.memory_id), (self._namespace, key.memory_id)
-        lines = [message.to_history() for message in messages]
-        produced = dict(provenance or {})
+        new = Append(key.digest, [message.to_history() for message in messages], dict(provenance or {}), created)
 
         def write() -> Window:
             while True:
                 with writing(path, self._report) as records:
-                    window = append(path, records, names, key.digest, lines, size, produced, self._durability)
+                    window = append(path, records, names, new, size, self._durability)
                     # What was written to a file that somebody removed meanwhile is lost.
                     if records.is_at(path):
                         return window

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
@@ -89,6 +90,11 @@ class Database:
         return self._engine.dialect.name
 
     @property
+    def exists(self) -> bool:
+        """Whether there is something to connect to that connecting would not make."""
+        return self.dialect != "sqlite" or Path(self._file).exists()
+
+    @property
     def failure(self) -> str:
         """Why the database can't be reached; "" when it can."""
         return self._failure
@@ -100,6 +106,11 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, self._statements, work)
+
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which only reads, on whatever schema there is."""
+        run = partial(self._run, self._statements, work, needs_schema=False)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction; a cancelled caller leaves it to finish.
@@ -123,12 +134,17 @@ class Database:
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.dispose()
 
-    def _run(self, mode: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
+    def _run(
+        self,
+        mode: Callable[[], AbstractContextManager[Connection]],
+        work: Callable[[Connection], T],
+        needs_schema: bool = True,
+    ) -> T:
         if self._failure and time.monotonic() < self._retry_at:
             raise NotReachable("the memory store can't be reached")
         for attempt in range(_ATTEMPTS):
             try:
-                if not self._migrated:
+                if needs_schema and not self._migrated:
                     self._migrate_once()
                 with mode() as connection:
                     result, file = work(connection), sqlite.opened_file(connection)
@@ -162,6 +178,10 @@ class Database:
     def _migrate_once(self) -> None:
         with self._migration:
             if not self._migrated:
+                if self.dialect == "sqlite":
+                    # A folder that can't be made is a database that can't be reached.
+                    with suppress(OSError):
+                        Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._transactions.connect() as connection:
                     self._migrate(connection)
                 self._migrated = True
@@ -206,9 +226,6 @@ def _resolved(url: str) -> URL:
         raise SettingsError("'parameters.extra.config.url' names a SQLite database in memory; expected a file")
     path = data_folder() / parsed.database
     logger.info("memory is stored in %s", path)
-    # A folder that can't be made is a database that can't be reached.
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
     return parsed.set(database=str(path))
 
 

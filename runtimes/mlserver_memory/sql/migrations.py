@@ -37,12 +37,12 @@ def migrate(connection: Connection, tables: Tables) -> None:
     Raises:
         NotReachable: the schema is newer than this release knows.
     """
-    is_current = _version(connection, tables) == len(MIGRATIONS)
+    is_current = schema_version(connection, tables) == len(MIGRATIONS)
     connection.commit()
     if is_current:
         return
     with _alone(connection, tables):
-        version = _version(connection, tables)
+        version = schema_version(connection, tables)
         if version > len(MIGRATIONS):
             raise NotReachable(
                 f"the memory store has schema version {version}; this release knows {len(MIGRATIONS)}: install a newer"
@@ -54,7 +54,8 @@ def migrate(connection: Connection, tables: Tables) -> None:
         connection.commit()
 
 
-def _version(connection: Connection, tables: Tables) -> int:
+def schema_version(connection: Connection, tables: Tables) -> int:
+    """Version of the schema that is there, 0 for none."""
     if not inspect(connection).has_table(tables.version.name, schema=tables.version.schema):
         return 0
     column = tables.version.c.version

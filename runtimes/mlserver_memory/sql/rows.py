@@ -64,10 +64,13 @@ class Append:
     messages: Sequence[Message]
     provenance: Mapping[str, str]
     size: int
+    created: float | None = None
+    """Seconds since the epoch, None for now."""
 
     def run(self, connection: Connection) -> Window:
         """Append and return the window."""
-        now, records = time.time(), [message.to_history() for message in self.messages]
+        now = time.time() if self.created is None else self.created
+        records = [message.to_history() for message in self.messages]
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
         insert = self._insert_at_once if connection.dialect.name == "postgresql" else self._insert
         last, system = insert(connection, now, records, provenance)

@@ -27,7 +27,8 @@ def prepare(engine: Engine, path: str) -> None:
         connection.isolation_level = None
         _turn_to_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
-        record.info[_FILE] = identity(path)
+        # None there at all is a file that was removed, too.
+        record.info[_FILE] = identity(path) or (0, 0)
 
     event.listen(engine, "connect", connected)
 

@@ -21,7 +21,7 @@ from mlserver_chat.identity import hashed
 
 from ..naming import conversation_id
 from .database import Database
-from .migrations import migrate
+from .migrations import MIGRATIONS, migrate, schema_version
 from .pruning import Pruning, forget_conversation
 from .rows import Append, newest_window, stored_message
 from .schema import make_tables
@@ -63,12 +63,22 @@ class SqlStore:
         for row in rows:
             yield row.namespace or ""
 
+    async def schema(self) -> tuple[int, int]:
+        """Version of the schema that is there, 0 for none, and the version that `open` would make of it."""
+        look = partial(schema_version, tables=self._tables)
+        return await self._database.look(look) if self._database.exists else 0, len(MIGRATIONS)
+
     async def open(self) -> None:
         """Reach the database and bring its schema up to date."""
         await self._database.open()
 
     async def append(
-        self, key: AppendKey, messages: Sequence[Message], size: int, provenance: Mapping[str, str] | None = None
+        self,
+        key: AppendKey,
+        messages: Sequence[Message],
+        size: int,
+        provenance: Mapping[str, str] | None = None,
+        created: float | None = None,
     ) -> Window:
         """Append in one transaction, once a key."""
         append = Append(
@@ -80,6 +90,7 @@ class SqlStore:
             messages,
             dict(provenance or {}),
             size,
+            created,
         )
         for _ in range(_RACES):
             try:
