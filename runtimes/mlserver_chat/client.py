@@ -190,11 +190,15 @@ def _transport_error(model: str, error: httpx2.HTTPError) -> ChatError:
 
 
 def _reported(model: str, answer: httpx2.Response) -> ChatError:
+    return from_status(answer.status_code, error_sentence(model, answer))
+
+
+def error_sentence(model: str, answer: httpx2.Response) -> str:
+    """What a V2 server says is wrong; where its body isn't V2's, the status."""
     try:
-        sentence = str(cast(Mapping[str, Any], answer.json())["error"])
+        return str(cast(Mapping[str, Any], answer.json())["error"])
     except (ValueError, KeyError, TypeError):
-        sentence = f"model '{model}' answered with status {answer.status_code}"
-    return from_status(answer.status_code, sentence)
+        return f"model '{model}' answered with status {answer.status_code}"
 
 
 class BoundModel:

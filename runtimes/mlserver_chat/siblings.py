@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fastapi import APIRouter
 from mlserver import MLModel, MLServer, ModelSettings
@@ -59,6 +60,15 @@ def data_plane_of(server: MLServer) -> DataPlane:
 def rest_router_of(server: MLServer) -> APIRouter:
     """The routes of the REST server."""
     return server._rest_server._app.router  # pyright: ignore[reportPrivateUsage]
+
+
+def serve_grpc_from(server: MLServer, data_plane: Any) -> None:
+    """Let the gRPC server ask `data_plane`, in place of the one it asks now, from the next request on."""
+    grpc_server = server._grpc_server  # pyright: ignore[reportPrivateUsage]
+    # The servicer comes into being when the server starts, which may be before or after a model loads.
+    for holder in (grpc_server, getattr(grpc_server, "_inference_servicer", None)):
+        if holder is not None:
+            holder._data_plane = data_plane  # pyright: ignore[reportPrivateUsage]
 
 
 def tracer_provider_of(server: MLServer) -> TracerProvider:

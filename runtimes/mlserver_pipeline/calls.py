@@ -15,6 +15,7 @@ from mlserver_chat.streams import closing
 
 from .errors import StepTimeout
 from .messages import Message
+from .streaming import Chunk
 from .wire import message_from_response, request_for_step
 
 
@@ -39,20 +40,15 @@ class SameProcessSteps:
             response = await self._data_plane.infer(request_for_step(message, headers), step)
         return message_from_response(response), _added_headers(response)
 
-    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Message]:
-        """The step's answers as they come; the pipeline's `StreamCall`.
-
-        A runtime of this suite reports an error as its last response, which is raised here.
-        """
+    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        """The step's answer as it comes; the pipeline's `StreamCall`."""
         async with (
             _in_time(self._timeout),
             closing(self._data_plane.infer_stream(_one(request_for_step(message, headers)), step)) as responses,
         ):
             async for response in responses:
-                error: Any = getattr(response.parameters, "error", None)
-                if error is not None and not response.outputs:
-                    raise MLServerError(str(error), int(getattr(response.parameters, "status", 500)))
-                yield message_from_response(response)
+                raise_reported(response)
+                yield message_from_response(response), _added_headers(response)
 
 
 @asynccontextmanager
@@ -70,6 +66,17 @@ async def _in_time(seconds: float) -> AsyncGenerator[None]:
 
 async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield request
+
+
+def raise_reported(response: InferenceResponse) -> None:
+    """Raises the error that a runtime of this suite reports as the last response of a stream.
+
+    Raises:
+        MLServerError: there is one.
+    """
+    error: Any = getattr(response.parameters, "error", None)
+    if error is not None and not response.outputs:
+        raise MLServerError(str(error), int(getattr(response.parameters, "status", 500)))
 
 
 def can_stream(model: MLModel) -> bool:

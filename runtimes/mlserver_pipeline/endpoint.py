@@ -1,6 +1,9 @@
 """`/v2/pipelines/<pipeline>/infer`, with the answers of Core 2's pipeline gateway."""
 
+import zlib
+
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from mlserver_chat import ChatError
 
@@ -12,8 +15,10 @@ async def gateway_response(runner: Runner, pipeline: str, request: Request) -> R
     """The pipeline's answer to a request. Errors are plain text: 400 for a bad body and for a step's error."""
     headers = entry_headers(request.headers)
     try:
-        answer = await runner.answer(pipeline, read_request(await request.body()), headers)
+        answer = await runner.answer(pipeline, read_request(await _body(request)), headers)
         body = write_response(answer.message)
+    except ClientDisconnect:
+        return _text(400, "the request broke off", headers[IDENTITY])
     except BadRequest as error:
         return _text(400, str(error), headers[IDENTITY])
     except ChatError as error:
@@ -21,6 +26,14 @@ async def gateway_response(runner: Runner, pipeline: str, request: Request) -> R
     except ValueError:
         return _text(500, "the pipeline's answer holds numbers or bytes that JSON can't", headers[IDENTITY])
     return Response(body, headers=dict(answer.headers), media_type="application/json")
+
+
+async def _body(request: Request) -> bytes:
+    """The body, which MLServer's requests unpack when their content-encoding says gzip."""
+    try:
+        return await request.body()
+    except (OSError, EOFError, zlib.error):
+        raise BadRequest("the body is not gzip, as its content-encoding says") from None
 
 
 def _text(status: int, sentence: str, identity: str) -> Response:

@@ -13,7 +13,7 @@ from .graph import Graph, compile_graph
 from .manifest import read_manifests
 from .validation import check
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.pipeline")
 
 
 def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:

@@ -2,22 +2,33 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 import grpc
 import httpx2
 from mlserver.errors import MLServerError
+from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceResponse
 
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
+from mlserver_chat.client import RemoteClient, error_sentence
+from mlserver_chat.streams import closing
 
+from .calls import SameProcessSteps, raise_reported
 from .engine import Call
 from .errors import RpcFailed, StepTimeout
 from .messages import Message
+from .streaming import Chunk
 from .wire import message_from_response, message_from_rest, request_for_step
+
+logger = logging.getLogger(__name__)
+
+_METADATA_SECONDS = 5.0
+"""How long a server is asked what a model declares."""
 
 
 class RemoteSteps:
@@ -41,6 +52,31 @@ class RemoteSteps:
         """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
         return await self._call(step, message, headers)
 
+    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        """The step's answer as it comes; the pipeline's `StreamCall`."""
+        responses = self._grpc_stream if self._uri.startswith("grpc://") else self._rest_stream
+        async with closing(responses(step, message, headers)) as chunks:
+            async for response in chunks:
+                raise_reported(response)
+                yield message_from_rest(response), {}
+
+    async def speaks(self, step: str) -> bool:
+        """Whether the step's model declares the output `output_all`, as the LLM steps of this suite do: chunks of
+        theirs can be put together again. A server that can't be asked is not streamed from."""
+        try:
+            if self._uri.startswith("grpc://"):
+                asked = pb.ModelMetadataRequest(name=step)
+                metadata: Any = await self._stub().ModelMetadata(asked, timeout=_METADATA_SECONDS)
+                names = [str(output.name) for output in metadata.outputs]
+            else:
+                answer = await self._client().get(f"{self._uri}/v2/models/{step}", timeout=_METADATA_SECONDS)
+                outputs = cast(list[dict[str, Any]], answer.json().get("outputs") or [])
+                names = [str(output["name"]) for output in outputs]
+        except (grpc.aio.AioRpcError, httpx2.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+            logger.warning("step '%s' on %s could not be asked whether it streams; it won't", step, self._uri)
+            return False
+        return "output_all" in names
+
     async def aclose(self) -> None:
         """Close the connections."""
         if self._channel is not None:
@@ -48,17 +84,47 @@ class RemoteSteps:
         if self._http is not None:
             await self._http.aclose()
 
-    async def _grpc(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    def _stub(self) -> Any:
         self._channel = self._channel or grpc.aio.insecure_channel(
             self._uri.removeprefix("grpc://"),
             [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
         )
-        request = request_for_step(message, {})
+        return cast(Any, GRPCInferenceServiceStub)(self._channel)
+
+    def _client(self) -> httpx2.AsyncClient:
+        self._http = self._http or httpx2.AsyncClient(timeout=self._timeout)
+        return self._http
+
+    async def _grpc_stream(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> AsyncIterator[InferenceResponse]:
+        sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
         metadata = [*headers.items(), ("seldon-model", step)]
-        stub: Any = cast(Any, GRPCInferenceServiceStub)(self._channel)
-        sent = ModelInferRequestConverter.from_types(request, step)
+        call: Any = self._stub().ModelStreamInfer(iter([sent]), metadata=metadata, timeout=self._timeout)
         try:
-            call: Any = stub.ModelInfer(sent, metadata=metadata, timeout=self._timeout)
+            async for answer in call:
+                yield ModelInferResponseConverter.to_types(answer)
+        except grpc.aio.AioRpcError as error:
+            raise RpcFailed(_go_name(error.code()), error.details() or "") from None
+        finally:
+            call.cancel()
+
+    async def _rest_stream(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> AsyncIterator[InferenceResponse]:
+        client = RemoteClient(self._uri, self._timeout)
+        try:
+            async with closing(client.stream(step, request_for_step(message, headers))) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            await client.aclose()
+
+    async def _grpc(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        metadata = [*headers.items(), ("seldon-model", step)]
+        sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
+        try:
+            call: Any = self._stub().ModelInfer(sent, metadata=metadata, timeout=self._timeout)
             answer: Any = await call
             trailing: list[tuple[str, str]] = list(await call.trailing_metadata())
         except grpc.aio.AioRpcError as error:
@@ -67,11 +133,10 @@ class RemoteSteps:
         return message_from_response(response), {key: value for key, value in trailing if key.startswith("x-")}
 
     async def _rest(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
-        self._http = self._http or httpx2.AsyncClient(timeout=self._timeout)
         body = request_for_step(message, {}).model_dump(exclude_none=True)
         body.get("parameters", {}).pop("headers", None)
         try:
-            answer = await self._http.post(
+            answer = await self._client().post(
                 f"{self._uri}/v2/models/{step}/infer",
                 content=json.dumps(body, default=_text).encode("utf-8"),
                 headers={**headers, "content-type": "application/json"},
@@ -85,7 +150,7 @@ class RemoteSteps:
         except httpx2.HTTPError:
             raise UpstreamFailed(f"the connection to '{step}' broke") from None
         if not answer.is_success:
-            raise MLServerError(_sentence(answer), answer.status_code)
+            raise MLServerError(error_sentence(step, answer), answer.status_code)
         try:
             response = InferenceResponse.model_validate_json(answer.content)
         except ValueError:
@@ -96,7 +161,7 @@ class RemoteSteps:
 class MixedSteps:
     """Calls some steps on other servers and the rest as `others` does."""
 
-    def __init__(self, remote: Mapping[str, RemoteSteps], others: Call):
+    def __init__(self, remote: Mapping[str, RemoteSteps], others: SameProcessSteps):
         self._remote = remote
         self._others = others
 
@@ -105,6 +170,10 @@ class MixedSteps:
     ) -> tuple[Message, Mapping[str, str]]:
         """The step's answer; the engine's `Call`."""
         return await self._remote.get(step, self._others)(step, message, headers)
+
+    def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        """The step's answer as it comes; the pipeline's `StreamCall`."""
+        return self._remote.get(step, self._others).stream(step, message, headers)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -136,10 +205,3 @@ def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     raise TypeError(type(value).__name__)
-
-
-def _sentence(answer: httpx2.Response) -> str:
-    try:
-        return str(cast(Mapping[str, Any], answer.json())["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered with status {answer.status_code}"

@@ -13,6 +13,7 @@ from mlserver_chat.streams import closing
 
 from .endpoint import gateway_response
 from .loading import load_experiments, load_graphs
+from .mesh import INTERNAL, pipeline_of
 from .runner import entry_headers
 from .service import open_service
 from .settings import PipelineSettings
@@ -31,6 +32,7 @@ class Pipeline(Runtime[PipelineSettings]):
         self._graphs = load_graphs(self.config.manifest, folder)
         self._experiments = load_experiments(self.config.manifest, folder)
         names = [graph.name for graph in self._graphs]
+        self._names = names
         self._main = settings.name if settings.name in names else names[0]
         for index, name in enumerate(names):
             # MLServer looks for handlers among the attributes of a model, before it loads it.
@@ -59,15 +61,21 @@ class Pipeline(Runtime[PipelineSettings]):
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
         """The pipeline's answer in MLServer's shape."""
         headers = entry_headers(request_headers(request), request_identity(request))
-        answer = await self._service.runner.answer(self._main, message_from_request(request), headers)
+        answer = await self._service.runner.answer(self._asked(request), message_from_request(request), headers)
         return response_to_client(self.name, answer.message, answer.headers)
 
     async def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The chunks of the step that streams, then the answer."""
         headers = entry_headers(request_headers(request), request_identity(request))
-        async with closing(self._service.runner.stream(self._main, message_from_request(request), headers)) as parts:
+        parts = self._service.runner.stream(self._asked(request), message_from_request(request), headers)
+        async with closing(parts):
             async for part in parts:
                 yield response_to_client(self.name, part.message, part.headers)
+
+    def _asked(self, request: InferenceRequest) -> str:
+        """The pipeline that the mesh has chosen among those of this model, else the main one."""
+        chosen = pipeline_of(request_headers(request).get(INTERNAL, ""))
+        return chosen if chosen in self._names else self._main
 
     def _infer_handler(self, pipeline: str) -> Callable[[Request], Awaitable[Response]]:
         async def infer(request: Request) -> Response:

@@ -3,17 +3,24 @@
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
-from fastapi import APIRouter
 from mlserver import MLServer, ModelSettings
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import data_plane_of, find_model, rest_router_of, tracer_provider_of, wait_for_model
+from mlserver_chat.siblings import (
+    data_plane_of,
+    find_model,
+    rest_router_of,
+    serve_grpc_from,
+    tracer_provider_of,
+    wait_for_model,
+)
 
 from .calls import SameProcessSteps, can_stream
 from .engine import Engine
 from .experiments import Experiment, SplitSteps
 from .graph import Graph
-from .mesh import MeshRoute
+from .grpc_mesh import MeshDataPlane
+from .mesh import Mesh, MeshRoute, Pipelines
 from .remote import MixedSteps, remote_steps
 from .runner import Runner, Streaming
 from .settings import PipelineSettings
@@ -30,17 +37,16 @@ class Service:
         steps: MixedSteps,
         models: Mapping[str, Collection[str]],
         registry: MultiModelRegistry,
-        router: APIRouter,
-        mesh: MeshRoute,
+        server: MLServer,
+        addresses: Pipelines,
     ):
         self.runner = runner
         self._steps = steps
         self._models = models
         self._registry = registry
-        self._router = router
-        self._mesh = mesh
-        # Before MLServer's own routes, which would take the request by its path.
-        self._router.routes.insert(0, mesh)
+        self._server = server
+        self._addresses = addresses
+        _mesh_of(server).members.append(addresses)
 
     async def is_ready(self, pipeline: str) -> bool:
         """Whether all models of this process that the pipeline calls are ready."""
@@ -49,7 +55,7 @@ class Service:
 
     async def aclose(self) -> None:
         """Take no more requests, let those on their way come to their end, and close the connections."""
-        self._router.routes.remove(self._mesh)
+        _leave(self._server, self._addresses)
         await self.runner.aclose()
         await self._steps.aclose()
 
@@ -74,19 +80,44 @@ async def open_service(
     models = await asyncio.gather(
         *(wait_for_model(registry, step, owner, config.load_timeout) for step in called if step not in remote)
     )
-    # A split step isn't streamed: its chunks would come from any of its candidates.
-    speaking = {model.name for model in models if can_stream(model) and model.name not in split}
+    asked = await asyncio.gather(*(elsewhere.speaks(step) for step, elsewhere in remote.items()))
+    speaking = {model.name for model in models if can_stream(model)}
+    speaking |= {step for step, speaks in zip(remote, asked, strict=True) if speaks}
+    # Whoever is chosen has to stream.
+    mute = {default for default, each in split.items() if not {one.name for one in each.spec.candidates} <= speaking}
     here = SameProcessSteps(data_plane_of(server), config.step_timeout)
     mixed = MixedSteps(remote, here)
     tracer = tracer_provider_of(server).get_tracer("mlserver_pipeline")
-    split_steps = SplitSteps(split.values(), mixed)
+    split_steps = SplitSteps(split.values(), mixed, mixed.stream)
     engine = Engine(graphs, split_steps, around=lambda call: SpannedSteps(call, tracer))
-    streamed = {graph.name: streamed_steps(graph, speaking - side_steps(graph, graphs)) for graph in graphs}
-    streaming = Streaming(streamed, here.stream)
-    router = rest_router_of(server)
-    mesh = MeshRoute(router, {graph.name for graph in graphs}, experiments)
+    streamed = {graph.name: streamed_steps(graph, speaking - mute - side_steps(graph, graphs)) for graph in graphs}
+    streaming = Streaming(streamed, split_steps.stream)
+    addresses = Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments)
     own = {graph.name: [step for step in graph.steps if step not in remote] for graph in graphs}
-    return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, router, mesh)
+    return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, server, addresses)
+
+
+def _mesh_of(server: MLServer) -> Mesh:
+    """The mesh of a server, which all of its pipeline models share; made by the first that needs it."""
+    router = rest_router_of(server)
+    found = next((route for route in router.routes if isinstance(route, MeshRoute)), None)
+    if found is not None:
+        return found.mesh
+    mesh = Mesh()
+    # Before MLServer's own routes, which would take the request by its path.
+    router.routes.insert(0, MeshRoute(router, mesh))
+    serve_grpc_from(server, MeshDataPlane(data_plane_of(server), mesh))
+    return mesh
+
+
+def _leave(server: MLServer, addresses: Pipelines) -> None:
+    """Take a model's addresses out of the mesh, and the mesh with the last of them."""
+    members = _mesh_of(server).members
+    members[:] = [member for member in members if member is not addresses]
+    if not members:
+        routes = rest_router_of(server).routes
+        routes[:] = [route for route in routes if not isinstance(route, MeshRoute)]
+        serve_grpc_from(server, data_plane_of(server))
 
 
 def side_steps(graph: Graph, graphs: Sequence[Graph]) -> set[str]:

@@ -12,7 +12,10 @@ from .graph import Graph
 from .messages import Message, Parameter, Tensor
 from .references import Topic
 
-StreamCall = Callable[[str, Message, Mapping[str, str]], AsyncIterator[Message]]
+Chunk = tuple[Message, Mapping[str, str]]
+"""A piece of an answer, and the `x-*` headers that the model adds."""
+
+StreamCall = Callable[[str, Message, Mapping[str, str]], AsyncIterator[Chunk]]
 """Calls a model that streams: its name, the message and the headers."""
 
 CUT = "cut"
@@ -67,12 +70,12 @@ class ChunkFeed:
         is_cut = self._reading.cancelled()
         if is_cut and not answer.text:
             raise ReaderGone("the caller went away")
-        return answer.message(is_cut), {}
+        return answer.message(is_cut), answer.headers
 
     async def _read(self, step: str, message: Message, headers: Mapping[str, str], answer: "StreamedAnswer") -> None:
         async with closing(self._stream(step, message, headers)) as chunks:
-            async for chunk in chunks:
-                answer.add(chunk)
+            async for chunk, added in chunks:
+                answer.add(chunk, added)
                 self._chunks.put_nowait(chunk._replace(parameters={**chunk.parameters, "step": step}))
 
     async def chunks(self) -> AsyncIterator[Message]:
@@ -92,13 +95,14 @@ class ChunkFeed:
 
 
 class StreamedAnswer:
-    """Chunks of one answer, put together as the model would have answered without streaming.
+    """Chunks of one answer, put together as the model would have answered without streaming; `headers` are those added.
 
     Pieces of `content` are joined, chunks in `output_all` become the completion they spell, and of any other tensor the
     latest counts.
     """
 
     def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
         self._id = ""
         self._parameters: dict[str, Parameter] = {}
         self._tensors: dict[str, Tensor] = {}
@@ -110,8 +114,9 @@ class StreamedAnswer:
         """What was said so far, in UTF-8."""
         return self._content
 
-    def add(self, chunk: Message) -> None:
-        """Take one more chunk."""
+    def add(self, chunk: Message, added: Mapping[str, str]) -> None:
+        """Take one more chunk, and the headers that the model has added."""
+        self.headers |= added
         self._id = chunk.id
         self._parameters |= chunk.parameters
         for tensor in chunk.tensors:

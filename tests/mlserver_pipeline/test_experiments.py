@@ -4,17 +4,21 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import indent
 
+import grpc
 import httpx2
 import pytest
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from mlserver_chat import SettingsError
 from mlserver_pipeline.experiments import ROUTE, Experiment, SplitSteps, read_experiments
-from mlserver_pipeline.mesh import MeshRoute
+from mlserver_pipeline.mesh import Mesh, MeshRoute, Pipelines
 from mlserver_pipeline.messages import Message
+from mlserver_pipeline.streaming import Chunk
 from pipeline_lab import ints, manifest_text, message
 from support import Server, text
 
@@ -78,7 +82,11 @@ async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went
             raise RuntimeError("a mirror's error is nobody's")
         return sent, {"x-own": "1"}
 
-    steps = SplitSteps(experiment(tmp_path, f"{HALVES}\nmirror: {{name: m, percent: 100}}"), call)
+    async def stream(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        for _ in range(2):
+            yield await call(step, sent, headers)
+
+    steps = SplitSteps(experiment(tmp_path, f"{HALVES}\nmirror: {{name: m, percent: 100}}"), call, stream)
     _, headers = await steps("a", message(ints("i", 1)), {ROUTE: ":z_1: :b_1:"})
     assert headers == {"x-own": "1", ROUTE: ":z_1: :b_1:"}
     for _ in range(200):
@@ -89,6 +97,8 @@ async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went
     assert share["a"] > share["b"] > 20 and share["m"] == 201
     _, headers = await steps("other", message(ints("i", 1)), {})
     assert called[-1] == "other" and ROUTE not in headers
+    streamed = [added async for _, added in steps.stream("a", message(ints("i", 1)), {ROUTE: ":b_1:"})]
+    assert streamed == [{"x-own": "1", ROUTE: ":b_1:"}] * 2 and called[-2:] == ["b", "b"]
 
 
 ADDRESSES = {
@@ -103,6 +113,16 @@ ADDRESSES = {
     ("/v2/models/x/infer", "m"): "/v2/models/m/infer",
     ("/v2/models/x/infer", "m.model"): "/v2/models/m/infer",
     ("/v2/models/x/infer_stream", "m"): "/v2/models/m/infer_stream",
+    # The header wins over the path, also when nobody bears the name that it says.
+    ("/v2/pipelines/p/infer", "q.pipeline"): "/v2/pipelines/q/infer",
+    ("/v2/pipelines/p/infer", "m"): "/v2/models/m/infer",
+    ("/v2/models/p/infer", "gone.pipeline"): "/v2/pipelines/gone/infer",
+    ("/v2/models/p/infer", "gone.experiment"): "/v2/models/gone.experiment/infer",
+    # A pipeline streams at the address of its model.
+    ("/v2/pipelines/q/infer_stream", ""): "/v2/models/pipes/infer_stream",
+    ("/v2/models/pipes/infer_stream", "q.pipeline"): "/v2/models/pipes/infer_stream",
+    # Core 2's agent has added a number to the model's name.
+    ("/v2/models/m_3/infer", "m"): None,
     ("/v2/models/x/ready", "m"): None,
     ("/v2/repository/index", "m"): None,
     ("/v2/models/a/infer", ""): "/v2/models/b/infer",
@@ -122,19 +142,10 @@ def test_an_address_leads_where_core_2s_mesh_would_send_it(tmp_path: Path, path:
     async def nowhere(*_: object) -> None:
         raise AssertionError
 
-    mesh = MeshRoute(nowhere, {"p", "q"}, experiment(tmp_path, HALVES, of_pipelines), lambda: 0.99)
-    target = mesh.target(path, header, "")
+    mesh = Mesh(lambda: 0.99)
+    mesh.members.append(Pipelines("pipes", {"p", "q"}, experiment(tmp_path, HALVES, of_pipelines)))
+    target = MeshRoute(nowhere, mesh).target(path, header, "")
     assert (target.path if target else None) == ADDRESSES[path, header]
-
-
-def test_removing_one_pipelines_route_leaves_the_others() -> None:
-    async def nowhere(*_: object) -> None:
-        raise AssertionError
-
-    routes = [MeshRoute(nowhere, {"p"}, []), MeshRoute(nowhere, {"q"}, [])]
-    kept = routes[0]
-    routes.remove(routes[1])
-    assert routes == [kept]
 
 
 WORDS = """
@@ -205,6 +216,62 @@ def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path
         time.sleep(0.02)
 
 
+def grpc_says(server: Server, model: str, **metadata: str) -> tuple[str, str]:
+    """What was said over gRPC, and by which route."""
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="i", shape=[1], datatype="BYTES", contents=pb.InferTensorContents(bytes_contents=[b"x"])
+    )
+    request = pb.ModelInferRequest(model_name=model, inputs=[tensor])
+    sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        answer, call = stub.ModelInfer.with_call(request, metadata=sent)
+        (streamed,) = stub.ModelStreamInfer(iter([request]), metadata=[*sent, (ROUTE, ":b_1: :q.pipeline:")])
+    assert streamed.outputs[0].contents.bytes_contents[0] in (b"a", b"b", b"c")
+    route = dict(tuple(item) for item in call.trailing_metadata()).get(ROUTE, "")
+    return answer.outputs[0].contents.bytes_contents[0].decode(), route
+
+
+@pytest.mark.parametrize(
+    ("model", "metadata", "said"),
+    [
+        ("p", {}, {("a", ":a_1:"), ("b", ":b_1:")}),
+        ("q.pipeline", {}, {("c", ":q.pipeline:")}),
+        ("p", {"seldon_model": "q.pipeline"}, {("c", ":q.pipeline:")}),
+        ("", {"seldon_model": "q.pipeline"}, {("c", ":q.pipeline:")}),
+        ("x", {"seldon_model": "c"}, {("c", ":c_1:")}),
+        ("c", {}, {("c", "")}),
+        ("a", {}, {("a", ":a_1:"), ("b", ":b_1:")}),
+        ("models.experiment", {}, {("a", ":a_1:"), ("b", ":b_1:")}),
+        ("x", {"seldon_model": "pipes.experiment", "x_seldon_route": ":q.pipeline:"}, {("c", ":q.pipeline:")}),
+        ("a", {"x_seldon_route": ":b_1:"}, {("b", ":b_1:")}),
+    ],
+)
+def test_over_grpc_core_2s_names_lead_to_the_same_places(
+    server: tuple[Server, Path], model: str, metadata: dict[str, str], said: set[tuple[str, str]]
+) -> None:
+    assert {grpc_says(server[0], model, **metadata) for _ in range(20 if len(said) > 1 else 2)} == said
+
+
+@pytest.mark.parametrize("name", ["gone.pipeline", "gone.experiment", "gone"])
+def test_a_name_that_nobody_bears_is_not_found_whatever_the_path_says(server: tuple[Server, Path], name: str) -> None:
+    for model, metadata in ((name, {}), ("c", {"seldon_model": name})):
+        with pytest.raises(grpc.RpcError) as refused:
+            grpc_says(server[0], model, **metadata)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    answer = httpx2.post(
+        f"{server[0].url}/v2/models/c/infer", json={"inputs": [text("i", "x")]}, headers={"seldon-model": name}
+    )
+    assert answer.status_code == 404
+
+
+def test_over_grpc_a_pipeline_is_ready_under_its_own_name(server: tuple[Server, Path]) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server[0].grpc_port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        assert stub.ModelReady(pb.ModelReadyRequest(name="q")).ready
+        assert stub.ServerReady(pb.ServerReadyRequest()).ready
+
+
 def test_unloading_takes_the_addresses_away(server: tuple[Server, Path]) -> None:
     for verb, status in (("load", 200), ("unload", 404)):
         assert httpx2.post(f"{server[0].url}/v2/repository/models/p/{verb}", timeout=20).status_code == 200
@@ -215,3 +282,6 @@ def test_unloading_takes_the_addresses_away(server: tuple[Server, Path]) -> None
         )
         assert answer.status_code == status
     assert ask(server[0], "/v2/models/a/infer") == ("a", "")
+    assert grpc_says(server[0], "a") == ("a", "")
+    with pytest.raises(grpc.RpcError):
+        grpc_says(server[0], "q.pipeline")

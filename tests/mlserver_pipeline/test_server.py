@@ -1,6 +1,7 @@
 """The pipeline in a real MLServer, over models that are no runtimes of this suite."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -155,6 +156,14 @@ def test_steps_get_bytes_the_callers_headers_and_an_identity(server: Server) -> 
 def test_a_bad_body_is_400_with_a_sentence(server: Server, body: bytes) -> None:
     answer = gateway(server, "chain", body)
     assert answer.status_code == 400 and answer.text
+
+
+@pytest.mark.parametrize("body", [b"{}", b"", b"\x1f\x8b\x08cut"])
+def test_a_body_that_is_not_the_gzip_it_says_is_400_with_a_sentence(server: Server, body: bytes) -> None:
+    answer = gateway(server, "chain", body, **{"content-encoding": "gzip"})
+    assert answer.status_code == 400 and "not" in answer.text
+    packed = gzip.compress(json.dumps({"inputs": [text("word", "hello")]}).encode())
+    assert gateway(server, "chain", packed, **{"content-encoding": "gzip"}).status_code == 200
 
 
 def test_a_trace_tells_what_arrived_what_left_and_why(server: Server) -> None:

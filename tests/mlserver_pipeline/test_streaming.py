@@ -14,7 +14,7 @@ from mlserver_pipeline.errors import StepFailed
 from mlserver_pipeline.messages import Message, Tensor
 from mlserver_pipeline.runner import Runner, Streaming
 from mlserver_pipeline.service import side_steps
-from mlserver_pipeline.streaming import streamed_steps
+from mlserver_pipeline.streaming import Chunk, streamed_steps
 from pipeline_lab import Lab, emits, fails, ints, manifest_text, message
 from support import Server, text
 
@@ -41,10 +41,10 @@ class Talker:
         self.wait = wait
         self.closed = False
 
-    async def __call__(self, step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Message]:
+    async def __call__(self, step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         try:
             for word in self.words:
-                yield said(word, model="talker")
+                yield said(word, model="talker"), {"x-talker": "yes"}
                 await asyncio.sleep(self.wait)
             if self.error:
                 raise self.error
@@ -69,7 +69,7 @@ async def test_chunks_come_first_and_the_whole_goes_on_to_the_next_step(lab: Mak
     (kept,) = [sent for step, sent in it.calls if step == "keep"]
     whole = json.loads(next(tensor.data[0] for tensor in kept.tensors if tensor.name == "output_all"))
     assert whole["object"] == "chat.completion" and whole["choices"][0]["message"]["content"] == "Hello"
-    assert kept.parameters == {"model": "talker"}
+    assert kept.parameters == {"model": "talker"} and it.headers[-1]["x-talker"] == "yes"
 
 
 async def test_when_the_caller_goes_away_the_model_stops_and_what_it_said_is_kept(lab: MakeLab) -> None:
@@ -159,11 +159,13 @@ from pathlib import Path
 from mlserver import MLModel
 from mlserver.types import InferenceResponse
 from mlserver_chat import Completion, CompletionChunk, Runtime, SiblingSettings, InvalidInput
+from mlserver_chat.base import text_metadata
 from mlserver_chat.tensors import passed_through, read_tensors, text_output, text_elements
 
 
 class Talk(Runtime):
     settings_class = SiblingSettings
+    output_tensors = text_metadata("role", "content", "output_all")
 
     async def handle(self, request):
         return self.response([text_output("content", ["all at once"])])
@@ -172,7 +174,8 @@ class Talk(Runtime):
         for word in text_elements(request.inputs[0])[0].split():
             if word == "fail":
                 raise InvalidInput("no such word")
-            yield self.response([text_output("role", ["assistant"]), text_output("content", [word + " "])], model="m")
+            said = [text_output("role", ["assistant"]), text_output("content", [word + " "])]
+            yield self.response(said, model=self.name)
             await asyncio.sleep(0.3)
 
 
@@ -180,7 +183,7 @@ class Keep(MLModel):
     """Appends what it gets to a file."""
 
     async def predict(self, payload):
-        content = read_tensors(payload.inputs)["content"].data.root[0].decode()
+        (content,) = text_elements(read_tensors(payload.inputs)["content"])
         with open(Path(os.environ["KEPT"]), "a") as file:
             print(content, getattr(payload.parameters, "finish_reason", "-"), file=file)
         return InferenceResponse(model_name=self.name, outputs=[text_output("kept", [content])])
@@ -205,9 +208,9 @@ def events(response: httpx2.Response) -> Iterator[tuple[float, dict[str, object]
             yield time.monotonic(), json.loads(line.removeprefix("data:"))
 
 
-def stream(server: Server, words: str) -> object:
+def stream(server: Server, words: str, path: str = "/v2/models/p/infer_stream", **headers: str) -> object:
     body = {"inputs": [text("word", words)]}
-    return httpx2.stream("POST", f"{server.url}/v2/models/p/infer_stream", json=body, timeout=20)
+    return httpx2.stream("POST", f"{server.url}{path}", json=body, headers=headers, timeout=20)
 
 
 def test_over_rest_chunks_arrive_as_they_are_made_and_the_answer_last(server: tuple[Server, Path]) -> None:
@@ -235,3 +238,51 @@ def test_over_rest_a_caller_that_hangs_up_leaves_what_was_said_marked_as_cut(ser
         time.sleep(0.05)
     line = next(line for line in kept.splitlines() if line.startswith("before"))
     assert line.endswith("cut") and "never never" not in line
+
+
+SPLIT = """
+apiVersion: mlops.seldon.io/v1alpha1
+kind: Experiment
+metadata: {name: e}
+spec: {default: say, candidates: [{name: say, weight: 0}, {name: said, weight: 1}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def front(server: tuple[Server, Path], mlserver: Callable[..., Server]) -> Server:
+    """Pipelines whose steps are on `server`, and one whose step is split between two models beside it."""
+    uris = {"by-rest": server[0].url, "by-grpc": f"grpc://127.0.0.1:{server[0].grpc_port}"}
+    files = {f"{name}/p.yaml": manifest_text(CHAIN, name) for name in uris}
+    files["split/p.yaml"] = manifest_text("steps: [{name: say}]\noutput: {steps: [say]}", "split") + "---" + SPLIT
+    models: dict[str, dict[str, object]] = {name: {"implementation": "served.Talk"} for name in ("say", "said")}
+    files |= {f"{name}/served.py": SERVED for name in models}
+    for name in ("by-rest", "by-grpc", "split"):
+        extra = {"manifest": "p.yaml"} | ({"models": uris[name]} if name in uris else {})
+        models[name] = {"implementation": "mlserver_pipeline.Pipeline", "parameters": {"extra": extra}}
+    return mlserver(models, files=files)
+
+
+@pytest.mark.parametrize("name", ["by-rest", "by-grpc"])
+def test_a_step_on_another_server_streams_too(front: Server, server: tuple[Server, Path], name: str) -> None:
+    path = f"/v2/pipelines/{name}/infer_stream"
+    with stream(front, "one two three", path) as response:  # type: ignore[attr-defined]
+        times, messages = zip(*events(response), strict=True)
+    assert [each["outputs"][-1]["data"] for each in messages] == [["one "], ["two "], ["three "], ["one two three "]]
+    assert times[2] - times[0] > 0.4
+    with stream(front, "one fail", path) as response:  # type: ignore[attr-defined]
+        *_, (_, last) = events(response)
+    assert last["parameters"]["error"] == "talk : rpc error: code = FailedPrecondition desc = no such word"
+    with stream(front, f"{name} stops " + "never " * 9, path) as response:  # type: ignore[attr-defined]
+        next(events(response))
+    deadline = time.monotonic() + 20
+    while name not in (kept := server[1].read_text(encoding="utf-8")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    line = next(line for line in kept.splitlines() if line.startswith(name))
+    assert line.endswith("cut") and "never never" not in line
+
+
+def test_a_split_step_streams_from_the_one_whose_turn_it_is(front: Server) -> None:
+    for path, header in (("/v2/models/x/infer_stream", "split.pipeline"), ("/v2/models/split/infer_stream", "")):
+        with stream(front, "one two", path, **{"seldon-model": header}) as response:  # type: ignore[attr-defined]
+            messages = [message for _, message in events(response)]
+        assert [each["parameters"]["model"] for each in messages] == ["said"] * 3

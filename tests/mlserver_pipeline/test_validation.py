@@ -191,5 +191,5 @@ def test_pipelines_that_read_one_another_in_a_circle_are_refused(tmp_path: Path,
 def test_the_pipelines_of_the_repository_are_valid() -> None:
     from support import ROOT
 
-    for path in sorted((ROOT / "pipelines").glob("*.yaml")):
+    for path in sorted({*(ROOT / "pipelines").glob("*.yaml")} - {ROOT / "pipelines/kustomization.yaml"}):
         assert load_graphs(path.name, path.parent)
