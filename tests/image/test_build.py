@@ -97,16 +97,17 @@ def running(image: Image, workers: int, log: Path) -> Generator[tuple[httpx2.Cli
             server_command(), cwd=image.path("/opt/mlserver"), env=environment, stdout=output, stderr=output
         )
     try:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{http}", timeout=30) as client:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{http}", timeout=120) as client:
             deadline = time.monotonic() + 120
             while healthy(environment) is not True:
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
                 time.sleep(0.2)
             yield client, environment
         process.terminate()
-        assert process.wait(30) == 0, log.read_text(encoding="utf-8")
+        assert process.wait(60) == 0, log.read_text(encoding="utf-8")
     finally:
         process.kill()
+        process.wait()
 
 
 def healthy(environment: dict[str, str]) -> bool:
