@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +17,19 @@ MANIFESTS = ROOT / "manifests"
 
 @functools.cache
 def render(overlay: str) -> tuple[dict[str, Any], ...]:
-    """The documents of `manifests/overlays/<overlay>`; CI sets REQUIRE_KUSTOMIZE so that a skip is a failure there."""
-    command = next(
-        (words for words in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(words[0])), None
-    )
+    """The documents of `manifests/overlays/<overlay>`."""
+    return build(MANIFESTS / "overlays" / overlay)
+
+
+def build(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The documents of a kustomization; CI sets REQUIRE_KUSTOMIZE so that a skip is a failure there."""
+    commands = (["kustomize", "build"], ["kubectl", "kustomize"])
+    command = next((words for words in commands if shutil.which(words[0])), None)
     if command is None:
         if os.environ.get("REQUIRE_KUSTOMIZE"):
             pytest.fail("neither kustomize nor kubectl is installed")
         pytest.skip("neither kustomize nor kubectl is installed")
-    rendered = subprocess.run([*command, MANIFESTS / "overlays" / overlay], capture_output=True, text=True, check=False)
+    rendered = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
     assert rendered.returncode == 0 and not rendered.stderr, rendered.stderr
     return tuple(yaml.safe_load_all(rendered.stdout))
 

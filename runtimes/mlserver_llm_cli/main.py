@@ -47,7 +47,7 @@ def _print_text(report: Report) -> None:
     checked = [
         _count(len(report.models), "model"),
         _count(len(report.prompts), "prompt"),
-        _count(len(report.manifests), "pipeline manifest"),
+        _count(len(report.manifests), "manifest"),
     ]
     click.echo(f"{', '.join(checked)}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
 

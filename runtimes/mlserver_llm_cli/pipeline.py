@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
-from mlserver_pipeline.crds import KINDS
+from mlserver_pipeline.crds import KINDS, holds_resource
 from mlserver_pipeline.drawing import draw
 from mlserver_pipeline.engine import Engine
 from mlserver_pipeline.explain import explain as explain_graph
@@ -32,7 +31,6 @@ from mlserver_pipeline.wiring import repository_tensors
 
 Result = TypeVar("Result")
 
-_SELDON = re.compile(rf"^kind: *({'|'.join(KINDS)})\b", re.MULTILINE)
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -71,7 +69,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
-            found += [each for each in inside if _SELDON.search(each.read_text(encoding="utf-8", errors="replace"))]
+            found += [each for each in inside if holds_resource(each)]
         else:
             found.append(path)
     return found

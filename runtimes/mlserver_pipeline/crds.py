@@ -4,7 +4,9 @@
 Kubernetes' business, and `kubectl apply --dry-run=server` checks it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -197,6 +199,16 @@ KINDS: Mapping[str, type[Resource]] = {
     "ServerConfig": ServerConfig,
 }
 """The resources by kind."""
+
+_A_KIND = re.compile(rf"^kind: *({'|'.join(KINDS)})\b", re.MULTILINE)
+
+
+def holds_resource(path: Path) -> bool:
+    """Whether a YAML file looks as if it held one of Seldon's resources; False for what can't be read."""
+    try:
+        return bool(_A_KIND.search(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def resource_of(document: Document) -> type[Resource] | None:

@@ -34,7 +34,7 @@ def findings(folder: Path) -> list[tuple[str, str, str, str]]:
 
 def test_a_good_repository_has_nothing_to_report(tmp_path: Path) -> None:
     result = run(write(tmp_path, GOOD))
-    assert result.stdout == "5 models, 1 prompt, 1 pipeline manifest: 0 errors, 0 warnings\n"
+    assert result.stdout == "5 models, 1 prompt, 1 manifest: 0 errors, 0 warnings\n"
     assert result.exit_code == 0
     assert not list(tmp_path.rglob("__pycache__")), "a check leaves no trace"
 

@@ -1,5 +1,6 @@
 """What kustomize renders of manifests/: every document is valid, and they belong together."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from click.testing import CliRunner
 
 import monitoring_crds
 from core2 import SERVER_CONFIG_PORTS, pod_labels, schedulable
-from kustomize import MANIFESTS, of_kind, quantity, render, selects
+from kustomize import MANIFESTS, build, of_kind, quantity, render, selects
 from mlserver_llm_cli.main import main
 from mlserver_pipeline.crds import KINDS
 from mlserver_pipeline.lint import lint_file
 from support import ROOT
 
 OVERLAYS = ("development", "production")
-KUBERNETES = "1.32"
-SECRETS: dict[str, set[str]] = {
-    each["metadata"]["name"]: set(each["stringData"])
+KUBERNETES = "1.30"
+"""The oldest that docs/deploy-core2.md names."""
+SECRETS: dict[str, dict[str, str]] = {
+    each["metadata"]["name"]: each["stringData"]
     for each in yaml.safe_load_all((MANIFESTS / "secrets.example.yaml").read_text(encoding="utf-8"))
 }
 
@@ -44,9 +46,36 @@ def pods(documents: tuple[dict[str, Any], ...]) -> dict[str, dict[str, str]]:
     return of_servers | {name: each["spec"]["template"]["metadata"]["labels"] for name, each in sets.items()}
 
 
+def with_components(folder: Path, overlay: str, *components: str) -> tuple[dict[str, Any], ...]:
+    """An overlay with more of the components, as a user adds them."""
+    above = os.path.relpath(MANIFESTS, folder.resolve())
+    lines = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [f"{above}/overlays/{overlay}"],
+        "components": [f"{above}/components/{name}" for name in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines), encoding="utf-8")
+    return build(folder)
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_document_is_valid(tmp_path: Path, overlay: str) -> None:
-    for each in render(overlay):
+    check_documents(render(overlay), tmp_path)
+
+
+def test_the_llm_moves_to_a_gpu_and_an_experiment_to_production(tmp_path: Path) -> None:
+    documents = with_components(tmp_path, "production", "gpu", "experiment")
+    check_documents(documents, tmp_path)
+    local = of_kind(documents, "Server")["mlserver-llm-local"]
+    assert container(local)["resources"]["limits"] == {"memory": "2Gi", "nvidia.com/gpu": 1}
+    assert local["spec"]["podSpec"]["tolerations"] and local["spec"]["podSpec"]["nodeSelector"]
+    assert "answer-support-v2" in of_kind(documents, "Model")
+
+
+def check_documents(documents: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
+    """Each is what the CRDs and Kubernetes allow, and no more."""
+    for each in documents:
         group = each["apiVersion"].rpartition("/")[0]
         if group == "mlops.seldon.io":
             KINDS[each["kind"]].model_validate(each)
@@ -125,9 +154,7 @@ def test_secrets_are_references_to_those_that_the_user_makes(overlay: str) -> No
 
 
 def test_the_storage_secret_is_one_remote_of_the_name_in_the_uris() -> None:
-    documents = yaml.safe_load_all((MANIFESTS / "secrets.example.yaml").read_text(encoding="utf-8"))
-    (storage,) = (each for each in documents if each["metadata"]["name"] == "support-desk-storage")
-    (remote,) = (yaml.safe_load(text) for text in storage["stringData"].values())
+    (remote,) = (yaml.safe_load(text) for text in SECRETS["support-desk-storage"].values())
     assert set(remote) == {"type", "name", "parameters"}
     assert all(isinstance(value, str) for value in remote["parameters"].values())
     for model in of_kind(render("production"), "Model").values():
@@ -181,12 +208,8 @@ def test_production_keeps_conversations_in_postgres() -> None:
     assert template["spec"]["securityContext"]["runAsNonRoot"]
     (claim,) = postgres["spec"]["volumeClaimTemplates"]
     assert claim["metadata"]["name"] in {mount["name"] for mount in only["volumeMounts"]}
-    url = next(each["stringData"]["url"] for each in _secrets() if "url" in each["stringData"])
-    assert f"@{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/" in url
-
-
-def _secrets() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((MANIFESTS / "secrets.example.yaml").read_text(encoding="utf-8")))
+    address = f"@{service['metadata']['name']}:{service['spec']['ports'][0]['port']}/"
+    assert address in SECRETS["support-desk-postgres"]["url"]
 
 
 def test_production_survives_the_loss_of_a_pod() -> None:

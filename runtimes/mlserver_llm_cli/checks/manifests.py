@@ -1,4 +1,4 @@
-"""Pipeline manifests, as `mlserver-llm pipeline lint` reads them."""
+"""Manifests, as `mlserver-llm pipeline lint` reads them."""
 
 import os
 from pathlib import Path
@@ -33,11 +33,3 @@ def manifest_files(config: PipelineSettings, folder: Path) -> list[Path]:
     """The manifest files that a pipeline's settings name."""
     names = [config.manifest] if isinstance(config.manifest, str) else config.manifest
     return [Path(os.path.normpath(folder / name)) for name in names]
-
-
-def is_manifest(path: Path) -> bool:
-    """Whether a YAML file holds a Pipeline."""
-    try:
-        return "kind: Pipeline" in path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False

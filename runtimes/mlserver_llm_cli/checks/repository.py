@@ -10,10 +10,12 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlserver_pipeline.crds import holds_resource
+
 from . import server
 from .between import check_modules, check_names, check_processes, check_reads
 from .findings import Finding, error
-from .manifests import check_manifest, is_manifest
+from .manifests import check_manifest
 from .models import FILE_NAME, CheckedModel, check_model
 from .prompts import check_prompt_file, is_prompt
 from .server import check_server_settings
@@ -91,13 +93,13 @@ def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
         yield from check_processes(models, settings.parallel_workers if settings else 0)
         yield from check_reads(models)
     loose = [path for path in _files(folder, "*.json") if is_prompt(path)]
-    loose += [path for path in _files(folder, "*.y*ml") if is_manifest(path)]
+    loose += [path for path in _files(folder, "*.y*ml") if holds_resource(path)]
     for path in loose:
         if path.resolve() not in report.prompts | report.manifests:
             yield from _check_file(path, report)
     yield from _misspelt_files(folder)
     if not models and not loose:
-        yield error(folder, "", f"holds no {FILE_NAME}, no prompt and no Pipeline manifest")
+        yield error(folder, "", f"holds no {FILE_NAME}, no prompt and no manifest")
 
 
 def _checked(path: Path, report: Report) -> CheckedModel:
