@@ -7,9 +7,14 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from support import Server, start_mlserver
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -18,6 +18,7 @@ ALL_CODE = [
     path
     for folder in ("runtimes", "tests", "benchmarks", "training", "examples", "docs", "models")
     for path in sorted((ROOT / folder).rglob("*.py"))
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 ]
 
 FORBIDDEN = (
@@ -71,6 +72,14 @@ def test_no_source_runs_code_that_comes_with_data(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for forbidden in FORBIDDEN:
         assert not re.search(forbidden, text), forbidden
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(RUNTIMES)))
+def test_a_package_logs_below_mlservers_logger(path: Path) -> None:
+    """MLServer shows what is logged below `mlserver` from INFO on; of other loggers, only bare warnings."""
+    package = path.relative_to(RUNTIMES).parts[0].removeprefix("mlserver_")
+    for name in re.findall(r"^logger = logging.getLogger\((.*)\)", path.read_text(encoding="utf-8"), re.MULTILINE):
+        assert name == f'"mlserver.{package}"'
 
 
 def test_everything_public_is_exported_in_order() -> None:

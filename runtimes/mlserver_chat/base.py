@@ -9,12 +9,23 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
 from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
+from .admission import check_id, check_tensors
 from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .settings import Settings, load_settings
 from .siblings import find_registry
 from .streams import closing
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.chat")
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """MLServer logs every error of a gRPC call with its traceback; a sentence of ours needs none."""
+    if record.exc_info and isinstance(record.exc_info[1], ChatError):
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("mlserver.grpc").addFilter(_without_traceback)
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
 
@@ -29,6 +40,15 @@ def _refuse_batching(settings: ModelSettings) -> None:
     size = settings.max_batch_size
     if size > 1:
         raise SettingsError(f"model '{settings.name}': 'max_batch_size' {size} would mix conversations; expected 0")
+
+
+def _check_id_of_stream(request: InferenceRequest) -> None:
+    """MLServer puts the request's id into every response, also into the one that says it is refused."""
+    try:
+        check_id(request)
+    except InvalidInput:
+        request.id = None
+        raise
 
 
 class Runtime(MLModel, Generic[ConfigT]):
@@ -72,6 +92,8 @@ class Runtime(MLModel, Generic[ConfigT]):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """MLServer's entry: `handle`, with every exception outside the error tree turned into the fixed 500."""
         try:
+            check_id(payload)
+            check_tensors(payload)
             return await self.handle(payload)
         except Exception as error:
             self._raise_clean(error)
@@ -81,6 +103,8 @@ class Runtime(MLModel, Generic[ConfigT]):
         last response without outputs and with the parameters `error` and `status`."""
         async for payload in payloads:
             try:
+                _check_id_of_stream(payload)
+                check_tensors(payload)
                 async with closing(self.handle_stream(payload)) as responses:
                     async for response in responses:
                         yield response

@@ -21,6 +21,7 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from mlserver.errors import MLServerError
+from pydantic_core import ErrorDetails
 
 
 class ChatError(MLServerError):
@@ -100,3 +101,9 @@ def from_status(status: int, sentence: str) -> ChatError:
     A status outside the tree means that the other side failed in a way we can't judge: `UpstreamFailed`.
     """
     return _BY_STATUS.get(status, UpstreamFailed)(sentence)
+
+
+def reason_of(details: ErrorDetails) -> str:
+    """What pydantic says about one wrong value, to stand behind the name of its key."""
+    message = details["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

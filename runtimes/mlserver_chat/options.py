@@ -10,7 +10,7 @@ from typing import Any, cast
 from mlserver.types import InferenceRequest
 
 from .errors import InvalidInput
-from .tensors import Json, Tensors, json_object, optional_text, single_text
+from .tensors import Json, Tensors, json_object, llm_parameters_of, optional_text, single_text
 
 DENIED = frozenset(
     ("model", "base_url", "api_key", "extra_headers", "extra_query", "extra_body", "timeout", "user", "store", "n")
@@ -47,9 +47,7 @@ def request_options(
     options: dict[str, Json] = {}
     for key in ("kwargs", "llm_parameters"):
         options.update(_parameter_object(request, key))
-    if "llm_parameters" in tensors:
-        text = single_text(tensors, "llm_parameters")
-        options.update(json_object(text, "tensor 'llm_parameters'") if text else {})
+    options.update(llm_parameters_of(tensors))
     options.update(_tool_options(tensors))
     for key in options:
         if key in DENIED and key not in allow_overrides:

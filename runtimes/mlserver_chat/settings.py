@@ -28,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from .errors import SettingsError
+from .errors import SettingsError, reason_of
 
 DATA_VARIABLE = "MLSERVER_LLM_DATA"
 """Environment variable with the folder against which relative store paths resolve; default: the working directory."""
@@ -214,8 +214,7 @@ def _fault(known: list[str], error: ErrorDetails) -> tuple[str, str]:
         return key, f"'{key}' is not a known key" + (f"; did you mean '{near[0]}'?" if near else "")
     if error["type"] == "missing":
         return key, f"'{key}' is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return key, f"'{key}': {message[:1].lower()}{message[1:]}"
+    return key, f"'{key}': {reason_of(error)}"
 
 
 def _is_key(part: int | str) -> bool:

@@ -52,8 +52,21 @@ class PromptSettings(Settings):
     """Options that requests may set although they are denied by default (`model`, `user`, …)."""
 
     def catalog(self, folder: Path) -> PromptCatalog | None:
-        """The prompt's versions, read from `folder`; None without a prompt."""
-        return PromptCatalog.of_settings(self.prompt, self.prompt_utils, self.prompt_options, folder)
+        """The prompt's versions, read from `folder`; None without a prompt.
+
+        Raises:
+            SettingsError: anything wrong with it.
+        """
+        return PromptCatalog.of_settings(
+            self.prompt, self.prompt_utils, self.prompt_options, folder, self.check_invocation
+        )
+
+    def check_invocation(self, config: Mapping[str, Any]) -> None:
+        """Refuse a prompt's `invocation_config` that the model can't be called with, as far as these settings tell.
+
+        Raises:
+            InvalidInput: an option that it doesn't have, or a wrong value.
+        """
 
 
 @dataclass

@@ -10,7 +10,7 @@ import regex
 
 from .settings import FieldSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.classifier")
 
 BUDGET_SECONDS = 0.5
 """Longest search for one field of one request. A pattern that backtracks without end finds nothing, and is logged."""

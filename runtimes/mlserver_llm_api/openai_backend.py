@@ -9,9 +9,10 @@ import httpx2
 from openai import DEFAULT_CONNECTION_LIMITS, AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
 from openai import RequestOptions as CallOptions
 
-from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, Params, UpstreamFailed
+from mlserver_chat import Completion, CompletionChunk, Message, Params, UpstreamFailed
 
 from .faults import as_ours
+from .options import check_options
 from .settings import ApiSettings, OpenAISettings
 
 _PATH = "/chat/completions"
@@ -116,8 +117,6 @@ class OpenAIBackend:
             options["params"] = query
         limit = self._timeout
         if (wanted := body.pop("timeout", None)) is not None:
-            if not isinstance(wanted, int | float) or not wanted > 0:
-                raise InvalidInput("option 'timeout' is not a number of seconds over 0")
             limit = options["timeout"] = float(wanted)
         body.update(body.pop("extra_body", None) or {})
         _SENT.set(False)
@@ -128,7 +127,5 @@ class OpenAIBackend:
             raise as_ours(error, _SENT.get(), self._client.api_key) from None
 
     def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
-        for name in ("base_url", "api_key", "messages", "stream"):
-            if name in params:
-                raise InvalidInput(f"option '{name}' can't be set for a single call")
+        check_options(params)
         return {"model": self._model, "messages": [message.to_openai() for message in messages], **params}

@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
 
 from mlserver_chat import InvalidInput, Message, SettingsError
+from mlserver_chat.stores import SYSTEM_ROLES
 
+_REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+"""What applying a chat template may raise."""
 _ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -42,12 +46,11 @@ class ChatFormat:
         """
         if tools and "tools" not in self._template(tools):
             raise InvalidInput("option 'tools' is not supported by this model: its chat template has no place for them")
-        return self._encode(self._records(messages), tools, add_generation_prompt=True)
+        return self._encode(messages, tools, add_generation_prompt=True)
 
     def answer(self, messages: Sequence[Message], prompt: Sequence[int], text: str) -> list[int]:
         """The tokens of `text` as the whole answer behind `prompt`, with the one that ends the turn."""
-        turn = [*self._records(messages), self._record(Message.of_text("assistant", text))]
-        whole = self._encode(turn, [], add_generation_prompt=False)
+        whole = self._encode([*messages, Message.of_text("assistant", text)], [], add_generation_prompt=False)
         if whole[: len(prompt)] == list(prompt):
             tokens = whole[len(prompt) :]
         else:  # a template that renders a past answer otherwise than one to come
@@ -63,22 +66,23 @@ class ChatFormat:
         return self._tokenizer.get_chat_template(tools=list(tools) or None)
 
     def _encode(
-        self, records: list[dict[str, Any]], tools: Sequence[dict[str, Any]], add_generation_prompt: bool
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], add_generation_prompt: bool
     ) -> list[int]:
-        # Sanitized: a message that spells a control token, such as the end of a turn, can't forge a turn.
-        try:
-            encoded: Any = self._tokenizer.apply_chat_template(
-                records,
-                tools=list(tools) or None,
-                add_generation_prompt=add_generation_prompt,
-                sanitize_control_tokens=True,
-                return_dict=True,
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError):
-            raise InvalidInput(
-                "the model's chat template refuses this conversation; it may not know a role, or expect another order"
-            ) from None
-        return list(encoded["input_ids"])
+        """The tokens of `messages`; where the template insists on another order of roles, of what can be put in it."""
+        for attempt in (messages, _alternating(messages)):
+            with suppress(*_REFUSALS):
+                # Sanitized: a message that spells a control token, such as the end of a turn, can't forge a turn.
+                encoded: Any = self._tokenizer.apply_chat_template(
+                    self._records(attempt),
+                    tools=list(tools) or None,
+                    add_generation_prompt=add_generation_prompt,
+                    sanitize_control_tokens=True,
+                    return_dict=True,
+                )
+                return list(encoded["input_ids"])
+        raise InvalidInput(
+            "the model's chat template refuses this conversation; it may not know a role, or expect another order"
+        )
 
     def _records(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as chat templates expect them. A part that the model can't read is refused in the newest message
@@ -104,6 +108,40 @@ class ChatFormat:
             if isinstance(call.get("function"), dict):
                 call["function"]["arguments"] = _object(call["function"].get("arguments"))
         return record
+
+
+def without_oldest(messages: Sequence[Message], turns: int) -> list[Message]:
+    """The conversation without its `turns` oldest turns, of which `count_turns` tells the number. System messages
+    stay."""
+    start = _turn_starts(messages)[turns]
+    return [each for index, each in enumerate(messages) if index >= start or each.role in SYSTEM_ROLES]
+
+
+def count_turns(messages: Sequence[Message]) -> int:
+    """How many turns a conversation has: each begins with a message of the user, the first one with what there is."""
+    return len(_turn_starts(messages))
+
+
+def _turn_starts(messages: Sequence[Message]) -> list[int]:
+    return [index for index, message in enumerate(messages) if not index or message.role == "user"]
+
+
+def _alternating(messages: Sequence[Message]) -> list[Message]:
+    """The conversation as strict templates want it: one message of the user, one answer, and so on.
+
+    A turn that got no answer leaves two messages of the user in a row: they become one. A window may begin with an
+    answer: it is left out.
+    """
+    kept: list[Message] = []
+    for message in messages:
+        last = kept[-1] if kept else None
+        if message.role == "assistant" and (last is None or last.role in SYSTEM_ROLES):
+            continue
+        if last is not None and message.role == last.role and message.role in ("user", "assistant"):
+            kept[-1] = replace(last, parts=last.parts + message.parts, tool_calls=last.tool_calls + message.tool_calls)
+        else:
+            kept.append(message)
+    return kept
 
 
 def _text_only(message: Message) -> Message:

@@ -14,7 +14,7 @@ from mlserver_chat import SettingsError
 
 from .settings import TransformersSettings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.llm_local")
 
 _TOKENIZERS: Any = AutoTokenizer
 _MODELS: Any = AutoModelForCausalLM

@@ -1,6 +1,8 @@
 """A causal language model of transformers and what is asked of it. Everything here blocks."""
 
+import functools
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mlserver_chat import InvalidInput, Message
 
-from .conversation import ChatFormat
+from .conversation import ChatFormat, count_turns, without_oldest
 from .loading import load, threads_for
 from .options import GenerationOptions
 from .pieces import TextPieces
@@ -20,8 +22,11 @@ from .settings import TransformersSettings
 
 _CHARS_OF_A_TOKEN = 100
 """More characters than any tokenizer puts into one token on average."""
+_LONGEST_CHOICE = 64
+"""Tokens kept free for a choice that is scored."""
 _ENDLESS = 2**20
 """Stands for a context without a limit."""
+_TURN = "the conversation's newest turn"
 
 
 @dataclass
@@ -76,15 +81,14 @@ class ChatModel:
         return self._model.device.type == "cpu"
 
     def generate(self, messages: Sequence[Message], job: Job) -> Outcome:
-        """Answer `messages`; the text goes to `job.emit`.
+        """Answer `messages`, or the newest turns of them that the context holds; the text goes to `job.emit`.
 
         Raises:
-            InvalidInput: a message the template refuses, or more tokens than the context holds.
+            InvalidInput: a message the template refuses, or a turn of more tokens than the context holds.
         """
-        self._refuse_endless(messages)
         options = job.options
         tools = options.tools if options.tool_choice != "none" else []
-        prompt = self._format.prompt(messages, tools)
+        _, prompt = self._fitting(messages, tools, options.max_tokens)
         room = self._room(len(prompt))
         pieces = TextPieces(self._format.text, options.stop)
         input_ids = torch.tensor([prompt], device=self._model.device)
@@ -112,8 +116,7 @@ class ChatModel:
         Raises:
             InvalidInput: a message the template refuses, or more tokens than the context holds.
         """
-        self._refuse_endless(messages)
-        prompt = self._format.prompt(messages, [])
+        messages, prompt = self._fitting(messages, [], _LONGEST_CHOICE)
         answers = [self._format.answer(messages, prompt, choice) for choice in choices]
         longest = max(map(len, answers))
         self._room(len(prompt), longest)
@@ -132,13 +135,29 @@ class ChatModel:
             logprobs = logits.float().log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1).cpu().double()
         return [float(score) for score in (logprobs * counted).sum(-1)]
 
-    def _refuse_endless(self, messages: Sequence[Message]) -> None:
-        """Before the tokenizer sees it, which would take minutes and gigabytes to count what can't fit anyway."""
-        size = sum(len(part.value) for message in messages for part in message.parts)
-        if size > self._context * _CHARS_OF_A_TOKEN:
-            raise InvalidInput(
-                f"the conversation has {size} characters; the model's context holds {self._context} tokens"
-            )
+    def _fitting(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], answer: int
+    ) -> tuple[Sequence[Message], list[int]]:
+        """The conversation and its tokens, without as many of the oldest turns as leave room for the answer: `answer`
+        tokens (-1: any number), but no more than a quarter of the context. The newest turn always stays."""
+        most = self._context // 4
+        limit = self._context - (most if answer < 0 else min(answer, most))
+
+        @functools.cache
+        def tokens(dropped: int) -> list[int]:
+            return self._format.prompt(without_oldest(messages, dropped), tools)
+
+        def fits(dropped: int) -> bool:
+            size = _characters(without_oldest(messages, dropped))
+            return size <= self._context * _CHARS_OF_A_TOKEN and len(tokens(dropped)) <= limit
+
+        last = count_turns(messages) - 1
+        dropped = 0 if last == 0 or fits(0) else bisect_left(range(last), True, lo=1, key=fits)
+        kept = without_oldest(messages, dropped)
+        # Refused before the tokenizer sees it, which would take minutes to count what can't fit anyway.
+        if (size := _characters(kept)) > self._context * _CHARS_OF_A_TOKEN:
+            raise InvalidInput(f"{_TURN} has {size} characters; the model's context holds {self._context} tokens")
+        return kept, tokens(dropped)
 
     def close(self) -> None:
         """Free the weights."""
@@ -161,5 +180,9 @@ class ChatModel:
         """How many tokens the context holds behind a prompt of `prompt` tokens, at least `answer`."""
         if prompt + answer > self._context:
             needed = f"{prompt} tokens" + (f" and a choice of {answer}" if answer > 1 else "")
-            raise InvalidInput(f"the conversation has {needed}; the model's context holds {self._context}")
+            raise InvalidInput(f"{_TURN} has {needed}; the model's context holds {self._context}")
         return self._context - prompt
+
+
+def _characters(messages: Sequence[Message]) -> int:
+    return sum(len(part.value) for message in messages for part in message.parts)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mlserver_chat import InvalidInput
+from mlserver_chat.errors import reason_of
 from mlserver_chat.options import LENGTH_NAMES
 
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
@@ -83,8 +84,7 @@ class GenerationOptions(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(GenerationOptions.model_fields)
                 raise InvalidInput(f"option '{name}' is not supported by this model; supported are {known}") from None
-            message = first["msg"].removeprefix("Value error, ")
-            raise InvalidInput(f"option '{name}': {message[:1].lower()}{message[1:]}") from None
+            raise InvalidInput(f"option '{name}': {reason_of(first)}") from None
 
     def sampling(self) -> dict[str, Any]:
         """The arguments of `generate` that choose the next token; what is missing, the model's own defaults fill."""

@@ -1,5 +1,6 @@
 """Settings of the local runtime, with the LLM Module's keys."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -111,12 +112,16 @@ class LocalSettings(PromptSettings):
     @model_validator(mode="after")
     def _options_it_has(self) -> "LocalSettings":
         """What the operator sets wrong would else be every caller's error."""
-        if isinstance(self.config, TransformersConfig):
-            try:
-                GenerationOptions.of(merge_options(self.defaults, self.llm_parameters))
-            except InvalidInput as error:
-                raise ValueError(str(error)) from None
+        try:
+            self.check_invocation({})
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
         return self
+
+    def check_invocation(self, config: Mapping[str, Any]) -> None:
+        """Refuse what the transformers backend doesn't have; a backend of the user's may have anything."""
+        if isinstance(self.config, TransformersConfig):
+            GenerationOptions.of(merge_options(self.defaults, self.llm_parameters, config))
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -31,12 +31,16 @@ def check_limits(messages: Sequence[Message], config: WindowSettings) -> None:
     """Refuses, before anything is stored, what would spoil every later turn.
 
     Raises:
-        InvalidInput: a role or a length that the settings don't allow.
+        InvalidInput: a role, a part or a length that the settings don't allow.
     """
     for message in messages:
         if config.roles and message.role not in config.roles:
             raise InvalidInput(
                 f"tensor 'role' holds a role that is not stored here; expected {', '.join(config.roles)}"
+            )
+        if config.types and any(part.type not in config.types for part in message.parts):
+            raise InvalidInput(
+                f"tensor 'type' holds a type that is not stored here; expected {', '.join(config.types)}"
             )
         size = sum(len(part.value) for part in message.parts)
         if config.max_message_chars is not None and size > config.max_message_chars:

@@ -12,6 +12,10 @@ from .settings import WindowSettings
 
 logger = logging.getLogger("mlserver.memory")
 
+REPLAY_SECONDS = 7 * 24 * 3600
+"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
+that it could deliver again."""
+
 
 class Retention:
     """Prunes a store every `prune_interval`, in every namespace, where the settings have a limit.

@@ -68,14 +68,15 @@ class ConversationalMemory(Runtime[MemorySettings]):
         store = self._store.scope(namespace_of(request, config))
         chat = {name: tensors[name] for name in config.tensor_names if name in tensors}
         operation = operation_of(request, config, bool(chat))
+        handed_on = passed_through(tensors)
         if operation == "stats":
             return self.response(await operations.stats(store))
         with watching_store(self.name):
             match operation:
                 case "append":
-                    outputs = await self._append(store, request, tensors, decode_messages(chat))
+                    outputs = await self._append(store, request, tensors, decode_messages(chat), handed_on)
                 case "window":
-                    outputs = await self._window(store, request, tensors)
+                    outputs = await self._window(store, request, tensors, handed_on)
                 case "delete":
                     outputs = await operations.delete(store, memory_id_of(tensors))
                 case _:
@@ -83,7 +84,12 @@ class ConversationalMemory(Runtime[MemorySettings]):
         return self.response(outputs)
 
     async def _append(
-        self, store: MemoryStore, request: InferenceRequest, tensors: Tensors, messages: list[Message]
+        self,
+        store: MemoryStore,
+        request: InferenceRequest,
+        tensors: Tensors,
+        messages: list[Message],
+        handed_on: Sequence[ResponseOutput],
     ) -> list[ResponseOutput]:
         if not messages:
             raise InvalidInput("tensor 'role' is missing; expected a message to append")
@@ -92,21 +98,23 @@ class ConversationalMemory(Runtime[MemorySettings]):
         key = append_key(memory_id, request, self.name, messages)
         window = await store.append(key, messages, size, provenance_of(request, messages))
         echo = [each for each in encode_messages(messages) if each.name in self.config.config.output_tensors]
-        return await self._answer(tensors, window, size, echo)
+        return await self._answer(handed_on, window, size, echo)
 
-    async def _window(self, store: MemoryStore, request: InferenceRequest, tensors: Tensors) -> list[ResponseOutput]:
+    async def _window(
+        self, store: MemoryStore, request: InferenceRequest, tensors: Tensors, handed_on: Sequence[ResponseOutput]
+    ) -> list[ResponseOutput]:
         size = window_size_of(request, self.config.config)
-        return await self._answer(tensors, await store.window(memory_id_of(tensors), size), size, [])
+        return await self._answer(handed_on, await store.window(memory_id_of(tensors), size), size, [])
 
     async def _answer(
-        self, tensors: Tensors, window: Window, size: int, echo: Sequence[ResponseOutput]
+        self, handed_on: Sequence[ResponseOutput], window: Window, size: int, echo: Sequence[ResponseOutput]
     ) -> list[ResponseOutput]:
         pin_system = self.config.config.pin_system
         if self._budget is None:
             shown = shape_window(window, size, pin_system)
         else:
             shown = await asyncio.to_thread(shape_window, window, size, pin_system, self._budget)
-        memory_id, *passed = passed_through(tensors)
+        memory_id, *passed = handed_on
         return [memory_id, text_output("history", [message.record for message in shown]), *echo, *passed]
 
 

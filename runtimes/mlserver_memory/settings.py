@@ -32,6 +32,9 @@ class WindowSettings(Settings):
     """Tensors of the message just stored to give back besides `history`; names from `tensor_names`."""
     roles: list[str] = []
     """Roles that requests may append, e.g. `["user"]` for the step that faces callers. Default: any."""
+    types: list[str] = []
+    """Types of content parts that requests may append, e.g. `["text"]` where the model reads nothing else. Default:
+    any."""
     max_message_chars: int | None = Field(default=None, ge=1)
     """Longest message that is stored, in characters of all its parts. Default: no limit."""
     pin_system: bool = True

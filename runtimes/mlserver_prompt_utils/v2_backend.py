@@ -1,6 +1,5 @@
 """`ChatBackend` over the LLM of another model, by V2."""
 
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -19,7 +18,7 @@ from mlserver_chat import (
 )
 from mlserver_chat.identity import answered_request
 from mlserver_chat.streams import closing
-from mlserver_chat.tensors import Json, as_input, dumps, is_text, text_elements, text_input
+from mlserver_chat.tensors import Json, as_input, dumps, is_text, loads, text_elements, text_input
 
 _TOOL_TENSORS = ("tools", "tool_choice", "parallel_tool_calls")
 
@@ -73,7 +72,7 @@ def _answer(response: InferenceResponse) -> Json:
     try:
         tensors = {output.name: text_elements(output) for output in response.outputs if is_text(output)}
         if "output_all" in tensors:
-            return json.loads("".join(tensors["output_all"]))
+            return loads("".join(tensors["output_all"]))
     except (InvalidInput, ValueError):
         raise UpstreamFailed(f"model '{response.model_name}' answered something else than JSON or text") from None
     if "content" not in tensors:

@@ -11,6 +11,8 @@ from mlserver_chat import SettingsError, load_settings
 from mlserver_llm_api import LLMRuntime, LLMSettings
 from mlserver_llm_api.settings import GEMINI_URL, OPENAI_URL, GeminiSettings, OpenAISettings
 
+MINIMAL = {"provider_id": "openai", "config": {"model_id": "m", "base_url": "http://127.0.0.1:9/v1"}}
+
 
 def model_settings(extra: dict[str, object]) -> ModelSettings:
     return ModelSettings(
@@ -86,6 +88,8 @@ def test_flat_strings_set_nested_keys():
             },
             "use OpenAI's names",
         ),
+        ({**MINIMAL, "llm_parameters": {"stream": True}}, "option 'stream' can't be set for a single call"),
+        ({**MINIMAL, "llm_parameters": {"extra_body": "x"}}, "option 'extra_body' is not an object"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
@@ -94,10 +98,23 @@ def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
     assert "pass@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"messages": []}, "option 'messages' can't be set for a single call"),
+        ({"timeout": "soon"}, "option 'timeout' is not a number of seconds over 0"),
+        ({"extra_headers": ["x"]}, "option 'extra_headers' is not an object"),
+    ],
+)
+async def test_a_prompt_with_options_of_no_call_does_not_load(config, sentence):
+    prompt = {"name": "p", "template": [{"role": "user", "content": "x"}], "invocation_config": config}
+    runtime = LLMRuntime(model_settings({**MINIMAL, "prompt": prompt}))
+    with pytest.raises(SettingsError, match=f"prompt 'p' version '1': 'invocation_config': {sentence}"):
+        await runtime.load()
+
+
 async def test_loading_calls_nobody_and_unloading_what_never_loaded_is_fine(tmp_path: Path):
-    runtime = LLMRuntime(
-        model_settings({"provider_id": "openai", "config": {"model_id": "m", "base_url": "http://127.0.0.1:9/v1"}})
-    )
+    runtime = LLMRuntime(model_settings(MINIMAL))
     assert await runtime.unload()
     assert await runtime.load()
     assert await runtime.unload()

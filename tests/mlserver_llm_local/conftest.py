@@ -1,5 +1,6 @@
 """A tiny random Llama with its own byte-level tokenizer and chat template: real parts, no download."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,9 @@ def save_tiny_model(folder: Path, template: str | None = TEMPLATE) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny model."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Path]:
+    """Makes another such model: in which folder, with which chat template."""
+    return save_tiny_model

@@ -32,6 +32,23 @@ def test_default_generate_kwargs_win_over_max_tokens():
     assert load(with_model(default_generate_kwargs={"max_tokens": 9})).defaults == {"max_tokens": 9}
 
 
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"best_of": 3}, "option 'best_of' is not supported by this model; supported are max_tokens"),
+        ({"temperature": -1}, "option 'temperature': input should be greater than or equal to 0"),
+        ({"max_tokens": 0}, "option 'max_tokens': expected at least 1"),
+    ],
+)
+def test_a_prompt_with_options_that_the_model_lacks_does_not_load(tmp_path, config, sentence):
+    prompt = {"name": "p", "version": "2", "template": [{"role": "user", "content": "x"}], "invocation_config": config}
+    settings = load(with_model() | {"prompt": prompt})
+    with pytest.raises(SettingsError, match=re.escape(f"prompt 'p' version '2': 'invocation_config': {sentence}")):
+        settings.catalog(tmp_path)
+    own = load({"backend": "my_module.MyBackend", "prompt": prompt})
+    assert own.catalog(tmp_path) is not None
+
+
 def test_a_users_backend_gets_its_settings_unchecked():
     settings = load({"backend": "my_module.MyBackend", "config": {"model_settings": {"anything": 1}}})
     assert isinstance(settings.config, CustomConfig) and settings.config.model_settings == {"anything": 1}

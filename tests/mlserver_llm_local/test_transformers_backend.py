@@ -144,7 +144,7 @@ async def test_a_message_cannot_forge_a_turn(backend, tiny_model):
 async def test_too_long_a_conversation_names_both_numbers(backend):
     long = [Message.of_text("user", "x" * 3000)]
     for refused in (backend.complete(long, {}), backend.score(long, ["a"])):
-        with pytest.raises(InvalidInput, match=r"the conversation has \d{4} tokens.*; the model's context holds 512"):
+        with pytest.raises(InvalidInput, match=r"newest turn has \d{4} tokens.*; the model's context holds 512"):
             await refused
 
 

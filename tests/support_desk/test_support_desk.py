@@ -17,6 +17,9 @@ def turn(server: Server, memory_id: str, content: str, **headers: str) -> httpx2
     return httpx2.post(url, json={"inputs": inputs}, headers=headers, timeout=60)
 
 
+LONG = "My printer prints a blank page after a paper jam, and I have tried to restart it. "
+
+
 def history(server: Server, memory_id: str) -> list[dict[str, object]]:
     answer = outputs(server.infer("remember-user", [text("memory_id", memory_id)]))
     return [json.loads(str(record)) for record in answer["history"]]
@@ -66,6 +69,37 @@ def test_the_same_turn_delivered_twice_is_stored_once(desk: Server) -> None:
     second = outputs(turn(desk, "twice", "my mouse does not work", **{"x-request-id": "r1"}))
     assert len(history(desk, "twice")) == 2
     assert first["content"] == second["content"]
+
+
+@pytest.mark.parametrize(
+    ("type", "llm_parameters", "sentence"),
+    [
+        ("image_url", "{}", "tensor 'type' holds a type that is not stored here; expected text"),
+        ("text", "temperature=0", "tensor 'llm_parameters' is not JSON; expected a JSON object"),
+        ("text", '{"temperature": 1e999}', "tensor 'llm_parameters' is not JSON; expected a JSON object"),
+        ("text", "[0]", "tensor 'llm_parameters' is list in JSON; expected a JSON object"),
+    ],
+)
+def test_what_no_step_could_read_is_refused_before_it_is_stored(
+    desk: Server, type: str, llm_parameters: str, sentence: str
+) -> None:
+    inputs = [text("memory_id", "refused"), text("role", "user"), text("content", "hello"), text("type", type)]
+    inputs.append(text("llm_parameters", llm_parameters))
+    piped = httpx2.post(f"{desk.url}/v2/pipelines/support-chat/infer", json={"inputs": inputs}, timeout=30)
+    assert piped.status_code == 400 and piped.text.endswith(sentence)
+    assert history(desk, "refused") == []
+
+
+def test_a_conversation_of_the_longest_messages_goes_on(desk: Server) -> None:
+    """The window holds ten messages of up to 4,000 characters, which is more than the model's context."""
+    longest = (LONG * 100)[:4000]
+    for _ in range(10):
+        inputs = [text("memory_id", "long"), text("role", "user"), text("content", longest), text("type", "text")]
+        outputs(desk.infer("remember-user", inputs))
+    for question in (longest, "What is the status of INC-3391?"):
+        answer = outputs(turn(desk, "long", question))
+        assert str(answer["content"][0]).strip()
+    assert [message["role"] for message in history(desk, "long")][-4:] == ["user", "assistant"] * 2
 
 
 @pytest.mark.parametrize("memory_id", ["../x", "a/b", "CON", "🚀"])

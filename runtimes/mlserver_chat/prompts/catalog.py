@@ -3,17 +3,21 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ..errors import SettingsError
+from ..errors import InvalidInput, SettingsError, reason_of
 from .prompt import Prompt
 from .settings import PromptOptions, PromptSource, PromptUtils, TemplateOptions
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.chat")
+
+Check = Callable[[Mapping[str, Any]], None]
+"""Refuses an `invocation_config` by raising `InvalidInput`."""
 
 _Source = str | dict[str, Any] | TemplateOptions
 
@@ -25,18 +29,24 @@ class PromptCatalog:
         SettingsError: while it is built, for anything wrong with them.
     """
 
-    def __init__(self, sources: list[_Source], options: PromptOptions, folder: Path):
+    def __init__(self, sources: list[_Source], options: PromptOptions, folder: Path, check: Check):
         self._sources = sources
         self._options = options
         self._folder = folder
+        self._check = check
         self._stamp = self._files_stamp()
         self._prompts = self._load()
 
     @staticmethod
     def of_settings(
-        prompt: PromptSource | None, utils: PromptUtils | None, options: PromptOptions, folder: Path
+        prompt: PromptSource | None,
+        utils: PromptUtils | None,
+        options: PromptOptions,
+        folder: Path,
+        check: Check = lambda _: None,
     ) -> "PromptCatalog | None":
         """The prompt that the settings name, with paths relative to `folder`; None when they name none.
+        `check` is asked about each version's `invocation_config`.
 
         Raises:
             SettingsError: anything wrong with it, or both forms at once.
@@ -47,7 +57,7 @@ class PromptCatalog:
         if prompt is not None and template is not None:
             raise SettingsError("'prompt' and 'prompt_utils.prompt_options' each name a prompt; set one of them")
         sources = prompt if isinstance(prompt, list) else [prompt or template]
-        return PromptCatalog(cast(list[_Source], sources), options, folder)
+        return PromptCatalog(cast(list[_Source], sources), options, folder, check)
 
     @property
     def versions(self) -> list[Prompt]:
@@ -80,6 +90,7 @@ class PromptCatalog:
             for prompt in _read(source, self._folder):
                 if prompt.version in prompts:
                     raise SettingsError(f"prompt '{prompt.name}' has version '{prompt.version}' twice")
+                self._check_invocation(prompt)
                 prompts[prompt.version] = prompt
         if not prompts:
             raise SettingsError("'prompt' names no prompt; expected at least one")
@@ -88,6 +99,13 @@ class PromptCatalog:
                 known = ", ".join(f"'{name}'" for name in prompts)
                 raise SettingsError(f"'prompt_options' names version '{version}'; the prompt has {known}")
         return prompts
+
+    def _check_invocation(self, prompt: Prompt) -> None:
+        try:
+            self._check(prompt.invocation_config)
+        except InvalidInput as error:
+            where = f"prompt '{prompt.name}' version '{prompt.version}': 'invocation_config'"
+            raise SettingsError(f"{where}: {error}") from None
 
     def _files_stamp(self) -> tuple[tuple[int, int], ...]:
         """What changes when a file does; empty while one is missing."""
@@ -150,5 +168,4 @@ def _prompt(data: Any, where: str) -> Prompt:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{where}: {f'{key!r}: ' if key else ''}{message[:1].lower()}{message[1:]}") from None
+        raise SettingsError(f"{where}: {f'{key!r}: ' if key else ''}{reason_of(first)}") from None

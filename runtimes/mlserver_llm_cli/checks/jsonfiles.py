@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from mlserver_chat.errors import reason_of
+
 from .findings import Finding, error
 
 
@@ -45,6 +47,5 @@ def wrong_values(path: Path, failure: ValidationError) -> list[Finding]:
     found: list[Finding] = []
     for each in failure.errors(include_input=False, include_url=False):
         key = ".".join(str(part) for part in each["loc"])
-        message = each["msg"].removeprefix("Value error, ")
-        found.append(error(path, key, f"'{key}': {message[:1].lower()}{message[1:]}"))
+        found.append(error(path, key, f"'{key}': {reason_of(each)}"))
     return found

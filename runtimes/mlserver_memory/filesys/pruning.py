@@ -5,11 +5,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ..retention import REPLAY_SECONDS
 from .records import Header, Record, RecordFile, header_line
-
-REPLAY_SECONDS = 7 * 24 * 3600
-"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
-that it could deliver again."""
 
 
 def pruned(

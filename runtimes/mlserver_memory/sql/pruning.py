@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, false, func, or_, select, update
 
+from ..retention import REPLAY_SECONDS
 from .schema import Tables
-
-REPLAY_SECONDS = 7 * 24 * 3600
-"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
-that it could deliver again."""
 
 
 @dataclass(frozen=True)
