@@ -1,9 +1,25 @@
-"""What Core 2 does to manifests and models, as far as it is known: the operator, the scheduler and the agent."""
+"""What Core 2 does to manifests, models and calls, as far as it is known: operator, scheduler, agent, and the mesh."""
 
+import http.server
 import json
+import re
 import shutil
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import grpc
+import httpx2
+from mlserver.grpc.dataplane_pb2 import ModelInferRequest, ModelInferResponse
+from mlserver.grpc.dataplane_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    GRPCInferenceServiceStub,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+from support import Server
 
 KEPT = ("name", "platform", "versions", "parallel_workers", "implementation")
 KEPT_OF_A_TENSOR = ("name", "shape", "datatype")
@@ -73,3 +89,64 @@ def schedulable(model: dict[str, Any], servers: dict[str, dict[str, Any]]) -> li
     """The Servers with all capabilities that a Model requires, by name."""
     wanted = set(model["spec"]["requirements"])
     return [name for name, server in servers.items() if wanted <= set(server["spec"]["capabilities"])]
+
+
+class Mesh:
+    """Envoy and the agents' proxies, REST and gRPC: a call goes to the Server that has the model, under its name there.
+    Models are added to `hosts` while it runs."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Server] = {}
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _rest_handler(self.hosts))
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._grpc = grpc.server(ThreadPoolExecutor(8))
+        add_GRPCInferenceServiceServicer_to_server(_GrpcProxy(self.hosts), self._grpc)
+        self.grpc_url = f"grpc://127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
+        self._grpc.start()
+
+    def close(self) -> None:
+        """Take no more calls."""
+        self._http.shutdown()
+        self._http.server_close()
+        self._grpc.stop(None).wait(10)
+
+
+def _rest_handler(hosts: Mapping[str, Server]) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found = re.fullmatch(r"/v2/models/([\w-]+)/infer", self.path)
+            if found is None or found[1] not in hosts:
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers["content-length"]))
+            path = f"/v2/models/{generation_name(found[1])}/infer"
+            kept = {key: value for key, value in self.headers.items() if key.lower().startswith(("x-", "content-type"))}
+            answer = httpx2.post(hosts[found[1]].url + path, content=body, headers=kept, timeout=60)
+            self.send_response(answer.status_code)
+            self.send_header("content-type", answer.headers["content-type"])
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
+
+
+class _GrpcProxy(GRPCInferenceServiceServicer):
+    def __init__(self, hosts: Mapping[str, Server]):
+        self._hosts = hosts
+
+    def ModelInfer(self, request: ModelInferRequest, context: grpc.ServicerContext) -> ModelInferResponse:
+        metadata = list(context.invocation_metadata())
+        model = dict(metadata)["seldon-model"]
+        request.model_name, request.model_version = generation_name(model), ""
+        kept = [(key, value) for key, value in metadata if key.startswith(("x-", "seldon-"))]
+        with grpc.insecure_channel(f"127.0.0.1:{self._hosts[model].grpc_port}") as channel:
+            try:
+                return GRPCInferenceServiceStub(channel).ModelInfer(request, metadata=kept, timeout=60)
+            except grpc.RpcError as error:
+                context.abort(error.code(), error.details())  # type: ignore[attr-defined]
+                raise

@@ -1,11 +1,8 @@
 """The support desk as Core 2 runs it: settings that the agent has rewritten, models loaded one by one in the processes
 of their Servers, calls through a mesh, conversations in PostgreSQL. All but Kafka and the cluster is real."""
 
-import http.server
 import json
-import re
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +10,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from mlserver.repository.load import load_model_settings
 
-from core2 import generation_name, place_model, rewritten, schedulable
+from core2 import Mesh, generation_name, place_model, rewritten, schedulable
 from databases import sql_url
 from kustomize import of_kind, render
 from mlserver_chat import Runtime, Settings, load_settings
@@ -78,38 +75,8 @@ def test_the_manifests_change_only_what_they_say(tmp_path: Path, monkeypatch: py
 class Desk:
     """The Servers' processes and the mesh in front of them."""
 
-    url: str
+    mesh: Mesh
     servers: dict[str, Server]
-    hosts: dict[str, Server]
-
-    def infer(self, model: str, *inputs: dict[str, object]) -> httpx2.Response:
-        """Call a model through the mesh."""
-        return httpx2.post(f"{self.url}/v2/models/{model}/infer", json={"inputs": list(inputs)}, timeout=60)
-
-
-def mesh_handler(hosts: dict[str, Server]) -> type[http.server.BaseHTTPRequestHandler]:
-    """Envoy and the agent's proxy: to the Server that has the model, under the name that it has there."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found = re.fullmatch(r"/v2/models/([\w-]+)/infer", self.path)
-            if found is None or found[1] not in hosts:
-                self.send_error(404)
-                return
-            body = self.rfile.read(int(self.headers["content-length"]))
-            path = f"/v2/models/{generation_name(found[1])}/infer"
-            kept = {key: value for key, value in self.headers.items() if key.lower().startswith(("x-", "content-type"))}
-            answer = httpx2.post(hosts[found[1]].url + path, content=body, headers=kept, timeout=60)
-            self.send_response(answer.status_code)
-            self.send_header("content-type", answer.headers["content-type"])
-            self.send_header("content-length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +88,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         of_kind(documents, "Server"),
         of_kind(render("development"), "Model") | of_kind(documents, "Model"),
     )
-    hosts: dict[str, Server] = {}
-    mesh = http.server.ThreadingHTTPServer(("127.0.0.1", 0), mesh_handler(hosts))
-    threading.Thread(target=mesh.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{mesh.server_port}"
+    mesh = Mesh()
     running: dict[str, Server] = {}
     secrets = {"support-desk-postgres": {"url": database}}
     try:
@@ -133,17 +97,16 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             (tmp / "models").mkdir()
             hosted = [model for model in models.values() if schedulable(model, servers) == [name]]
             for model in hosted:
-                place_model(model, ROOT / "models", tmp / "models", url)
+                place_model(model, ROOT / "models", tmp / "models", mesh.url)
             env = {"MLSERVER_LOAD_MODELS_AT_STARTUP": "false", **environment(server, secrets)}
             running[name] = start_mlserver(tmp / "models", tmp, env)
-            hosts.update({model["metadata"]["name"]: running[name] for model in hosted})
-        for name, host in hosts.items():
+            mesh.hosts.update({model["metadata"]["name"]: running[name] for model in hosted})
+        for name, host in mesh.hosts.items():
             loaded = httpx2.post(f"{host.url}/v2/repository/models/{generation_name(name)}/load", timeout=120)
             assert loaded.status_code == 200, loaded.text
-        yield Desk(url, running, hosts)
+        yield Desk(mesh, running)
     finally:
-        mesh.shutdown()
-        mesh.server_close()
+        mesh.close()
         for server in running.values():
             server.stop()
 
@@ -156,12 +119,16 @@ def environment(server: dict[str, Any], secrets: dict[str, dict[str, str]]) -> d
     return plain | {name: secrets[each["name"]][each["key"]] for name, each in references.items()}
 
 
-def turn(desk: Desk, content: str) -> dict[str, list[str]]:
-    """One turn through the pipeline that the manifests hold."""
-    inputs = {"memory_id": "on-core-2", "role": "user", "content": content, "type": "text"}
+def run_pipeline(desk: Desk, inputs: dict[str, str]) -> Result:
+    """The pipeline that the manifests hold, its steps called by gRPC as Core 2 does."""
     arguments = [word for key, value in inputs.items() for word in ("--input", f"{key}={value}")]
     manifest = str(ROOT / "pipelines/support-chat.yaml")
-    result = CliRunner().invoke(main, ["pipeline", "run", manifest, "--url", desk.url, *arguments])
+    return CliRunner().invoke(main, ["pipeline", "run", manifest, "--url", desk.mesh.grpc_url, *arguments])
+
+
+def turn(desk: Desk, content: str) -> dict[str, list[str]]:
+    """One turn of a conversation."""
+    result = run_pipeline(desk, {"memory_id": "on-core-2", "role": "user", "content": content, "type": "text"})
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
 
@@ -177,17 +144,23 @@ def test_no_server_holds_what_another_is_for(desk: Desk) -> None:
     for name, server in desk.servers.items():
         index = httpx2.post(f"{server.url}/v2/repository/index", json={"ready": True}).json()
         assert {each["name"] for each in index} == {
-            generation_name(model) for model, host in desk.hosts.items() if host is desk.servers[name]
+            generation_name(model) for model, host in desk.mesh.hosts.items() if host is desk.servers[name]
         }
 
 
 def test_the_candidates_of_the_experiment_differ_by_the_version_of_their_prompt(desk: Desk) -> None:
     (experiment,) = of_kind(render("development"), "Experiment").values()
+    message = [text("role", "user"), text("content", "My mouse is dead."), text("type", "text")]
     versions: list[str] = []
     for candidate in experiment["spec"]["candidates"]:
-        response = desk.infer(
-            candidate["name"], text("role", "user"), text("content", "My mouse is dead."), text("type", "text")
-        )
+        address = f"{desk.mesh.url}/v2/models/{candidate['name']}/infer"
+        response = httpx2.post(address, json={"inputs": message}, timeout=60)
         assert outputs(response)["content"]
         versions.append(response.json()["parameters"]["prompt_version"])
     assert versions == ["1", "2"]
+
+
+def test_an_error_of_a_step_reaches_the_caller_by_grpc(desk: Desk) -> None:
+    result = run_pipeline(desk, {"memory_id": "on-core-2", "role": "assistant", "content": "hi", "type": "text"})
+    assert result.exit_code == 1
+    assert "remember-user : rpc error: code = FailedPrecondition" in result.output
