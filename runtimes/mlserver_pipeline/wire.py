@@ -131,8 +131,8 @@ def request_for_step(message: Message, headers: Mapping[str, str]) -> InferenceR
                 shape=list(tensor.shape),
                 datatype=Datatype(tensor.datatype),
                 parameters=_parameters(tensor.parameters),
-                # A copy: one step may change its data in place while another reads it.
-                data=TensorData(list(tensor.data)),
+                # Which copies the list: one step may change its data in place while another reads it.
+                data=TensorData(tensor.data),
             )
             for tensor in message.tensors
         ],

@@ -3,15 +3,13 @@
 import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from mlserver_pipeline.engine import Answer, Failure, Stall
-from mlserver_pipeline.loading import load_graphs
 from mlserver_pipeline.messages import Message
 from mlserver_pipeline.trace import trace_rows
-from pipeline_lab import Lab, adds, after, emits, fails, ints, manifest_text, message, multiplies, values
+from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multiplies, values
 
 MakeLab = Callable[..., Lab]
 
@@ -232,6 +230,21 @@ async def test_a_trace_hides_data_when_it_is_told_to(lab: MakeLab) -> None:
     assert hidden["arrived"] == {"p.inputs": [["i"]]} and hidden["left"] == [["x"]]
 
 
+async def test_a_trace_tells_waiting_from_working(lab: MakeLab) -> None:
+    spec = "steps: [{name: slow}, {name: join, inputs: [p, slow]}]\noutput: {steps: [join]}"
+    it = lab({"join": emits("y")}, spec)
+
+    async def slow(sent: Message) -> Message:
+        await asyncio.sleep(0.05)
+        return message(ints("x", 1))
+
+    it.models["slow"] = slow
+    run = it.start(ints("i", 1))
+    await run.done
+    first, second = (json.loads(row) for row in trace_rows(run.traces, True))
+    assert first["ms"] >= 50 > 20 > first["waited_ms"] and second["waited_ms"] >= 50 > 20 > second["ms"]
+
+
 async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "b": emits("y"), "c": emits("z")},
@@ -308,89 +321,9 @@ async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLa
     assert isinstance(outcome, Answer) and outcome.headers == {**every, "x-a": "1", "x-b": "1"}
 
 
-@pytest.mark.parametrize(("revisits", "fits"), [(2, True), (1, False)])
-async def test_a_cycle_may_run_a_step_once_more_than_it_may_come_back(lab: MakeLab, revisits: int, fits: bool) -> None:
-    it = lab(
-        {},
-        f"""
-        steps:
-        - name: count
-          inputs: [p, count.outputs.again]
-          inputsJoinType: any
-        output: {{steps: [count.outputs.done]}}
-        allowCycles: true
-        maxStepRevisits: {revisits}
-        """,
-    )
-
-    def count(sent: Message) -> Message:
-        number = sent.tensors[0].data[0] + 1
-        return message(ints("done" if number == 3 else "again", number))
-
-    it.models["count"] = after(it.clock, 5, count)
-    outcome = await it.run(ints("i", 0))
-    if fits:
-        assert values(outcome) == [("done", [3])]
-    else:
-        assert outcome == Failure(
-            "p : ERROR: Max step revisits (1) exceeded for request 0.p.r in topic "
-            "TopicForPipeline(topicName=seldon.default.model.count.inputs, pipelineName=p)"
-        )
-        assert len(it.calls) == 2
-
-
-async def test_a_pipeline_may_read_another_that_was_loaded_with_it(lab: MakeLab) -> None:
-    it = lab(
-        {"a": emits("x"), "b": emits("y"), "c": emits("z")},
-        "steps:\n- {name: a}\noutput: {steps: [a]}",
-        """
-        steps:
-        - name: b
-        - name: c
-          inputs: [b]
-        input:
-          externalInputs: [p.outputs, p.step.a.inputs.i]
-          tensorMap: {p.outputs.x: from-p}
-        output: {steps: [c]}
-        """,
-        names=("p", "q"),
-    )
-    assert values(await it.run(ints("i", 4))) == [("x", [4])]
-    assert it.got("b") == [["from-p", "i"]] and it.got("c") == [["y"]]
-    assert values(await it.run(ints("i", 4), pipeline="q")) == [("z", [4])]
-
-
-async def test_a_batch_gathers_rows_across_requests_and_answers_the_last(lab: MakeLab) -> None:
-    spec = "steps:\n- {name: a, batch: {size: 3}}\noutput: {steps: [a]}"
-    it = lab({"a": lambda sent: message(*sent.tensors)}, spec)
-    first = await it.run(ints("i", 1, 2), ints("j", 5))
-    assert isinstance(first, Stall) and "step 'a' waits for other requests to fill its batch of 3" in first.text
-    assert values(await it.run(ints("j", 6), ints("i", 3))) == [("i", [1, 2, 3]), ("j", [5, 6])]
-    assert it.calls[0][1].tensors[0].shape == (3,)
-    assert isinstance(await it.run(ints("i", 4)), Stall)
-
-
-async def test_a_step_that_joins_is_not_batched(lab: MakeLab) -> None:
-    it = lab(
-        {"a": emits("x"), "b": emits("y")},
-        "steps:\n- {name: a}\n- {name: b, inputs: [a, p], batch: {size: 9}}\noutput: {steps: [b]}",
-    )
-    assert values(await it.run(ints("i", 1))) == [("y", [2])]
-
-
 async def test_a_step_that_is_cancelled_is_an_error_and_no_hang(lab: MakeLab) -> None:
     async def cancelled(sent: Message) -> Message:
         raise asyncio.CancelledError
 
     it = lab({"a": cancelled}, "steps: [{name: a}]\noutput: {steps: [a]}")
     assert await it.run(ints("i", 1)) == Failure("a : rpc error: code = Canceled desc = context canceled")
-
-
-async def test_a_pipeline_that_is_not_loaded_too_sends_nothing(
-    lab: MakeLab, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    spec = "steps: [{name: a}]\ninput: {externalInputs: [gone]}\noutput: {steps: [a]}"
-    (tmp_path / "p.yaml").write_text(manifest_text(spec), encoding="utf-8")
-    load_graphs("p.yaml", tmp_path)
-    assert "pipeline 'p' reads pipeline 'gone', which is not loaded with it" in caplog.text
-    assert values(await lab({"a": emits("x")}, spec).run(ints("i", 1))) == [("x", [1])]

@@ -153,6 +153,14 @@ def test_parameters_of_a_request_are_cut_to_what_passes_a_pipeline() -> None:
             message_from_request(InferenceRequest(inputs=[], parameters=Parameters(**{name: value})))
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800"])
+def test_a_parameter_that_grpc_cannot_carry_is_a_sentence(value: object) -> None:
+    answer = InferenceResponse(model_name="m", outputs=[], parameters=Parameters(big=value))
+    with pytest.raises(NotCarried, match="parameter 'big' can't be sent over gRPC"):
+        message_from_response(answer)
+    assert message_from_response(InferenceResponse(model_name="m", outputs=[], parameters=Parameters(big=2**63 - 1)))
+
+
 def test_a_step_that_changes_its_data_in_place_changes_nobody_elses() -> None:
     message = message_from_request(request(datatype="INT64", data=[1]))
     request_for_step(message, {}).inputs[0].data.root.append(2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -75,12 +76,12 @@ class Prompt(Settings):
         """
         return placeholders(message.content, self.type)
 
-    @property
+    @cached_property
     def placeholders(self) -> frozenset[str]:
         """All names that the template uses, `history` and `last_user_message` among them."""
         return frozenset[str]().union(*(self.names_in(message) for message in self.template))
 
-    @property
+    @cached_property
     def fields(self) -> dict[str, str]:
         """The tensor behind each placeholder that takes a tensor."""
         return {
@@ -88,7 +89,7 @@ class Prompt(Settings):
             for name in sorted(self.placeholders - self.tokens.keys() - self._conversation_names)
         }
 
-    @property
+    @cached_property
     def reads_conversation(self) -> bool:
         """Whether the template uses the conversation or a part of it."""
         has_placeholder = any(message.role == "placeholder" for message in self.template)
@@ -106,11 +107,10 @@ class Prompt(Settings):
 
     def hash(self, llm: str) -> str:
         """Identity of LLM + template + invocation config: 16 hex digits of a SHA-256."""
-        identity = {
-            "llm": llm,
-            "type": self.type,
-            "template": [message.model_dump() for message in self.template],
-            "tokens": self.tokens,
-            "invocation_config": self.invocation_config,
-        }
+        identity = {"llm": llm, **self.definition}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """What an answer depends on, besides the LLM."""
+        return self.model_dump(include={"type", "template", "tokens", "invocation_config"})
