@@ -14,6 +14,16 @@ MEMORY: Files = {
     "parameters": {"extra": {"database": "filesys"}},
 }
 PROMPT: Files = {"name": "p", "template": [{"role": "user", "content": "{question}"}]}
+API: Files = {
+    "implementation": "mlserver_llm_api.LLMRuntime",
+    "parameters": {
+        "extra": {
+            "provider_id": "openai",
+            "config": {"model_id": "m", "base_url": "http://host/v1"},
+            "prompt": PROMPT,
+        }
+    },
+}
 GOOD: Files = {
     "settings.json": {"debug": False, "parallel_workers": 0},
     "classify/model-settings.json": CLASSIFIER,
@@ -231,6 +241,13 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         ANSWER,
         f"{EXTRA}.prompt",
         "names version '7'",
+    ),
+    (
+        {"api/model-settings.json": changed(API, parameters__extra__prompt__invocation_config={"stream": True})},
+        "error",
+        "api/model-settings.json",
+        f"{EXTRA}.prompt",
+        "'invocation_config': option 'stream' can't be set for a single call",
     ),
     (
         {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("answer", "anwser")},

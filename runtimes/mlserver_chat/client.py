@@ -15,7 +15,7 @@ from mlserver.registry import MultiModelRegistry
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from .errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
-from .identity import forwarded_headers, request_identity
+from .identity import forwarded_headers
 from .seams import ModelClient
 from .settings import SiblingSettings
 from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
@@ -256,7 +256,6 @@ def call_parameters(request: InferenceRequest, **parameters: Any) -> Parameters:
 
 
 def request_on_behalf(request: InferenceRequest, inputs: list[Any], **parameters: Any) -> InferenceRequest:
-    """A request with tensors `inputs` to another model, made on behalf of `request`."""
-    return InferenceRequest(
-        id=request_identity(request) or None, inputs=inputs, parameters=call_parameters(request, **parameters)
-    )
+    """A request with tensors `inputs` to another model, made on behalf of `request`. Its headers bear the identity,
+    which may be of characters that an `id` can't have."""
+    return InferenceRequest(id=request.id or None, inputs=inputs, parameters=call_parameters(request, **parameters))

@@ -56,6 +56,11 @@ def test_a_model_calls_its_sibling_and_hands_on_identity_and_x_headers(server: S
     assert outputs(server.infer("caller", [text("x", "y")], headers=headers))["answer"] == ["hello", "r1", "t"]
 
 
+def test_an_identity_in_a_header_need_not_be_ascii(server: Server) -> None:
+    headers = {b"x-request-id": "Zoë".encode("latin-1")}
+    assert outputs(server.infer("caller", [text("x", "y")], headers=headers))["answer"] == ["hello", "Zoë", ""]
+
+
 def test_errors_keep_status_and_sentence_and_bugs_say_nothing(server: Server) -> None:
     busy, bug = server.infer("callee", [text("x", "busy")]), server.infer("callee", [text("x", "bug")])
     assert busy.status_code == 503 and busy.json()["error"].endswith("not reachable: the example is busy")
