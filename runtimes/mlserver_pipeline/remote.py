@@ -25,7 +25,7 @@ from .messages import Message
 from .streaming import Chunk
 from .wire import message_from_response, message_from_rest, request_for_step
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mlserver.pipeline")
 
 _METADATA_SECONDS = 5.0
 """How long a server is asked what a model declares."""
