@@ -52,13 +52,16 @@ def operation_of(request: InferenceRequest, config: WindowSettings, has_messages
     """The parameter `operation`; without one, `append` when a message came and else `window`.
 
     Raises:
-        InvalidInput: unknown, or not among the settings' `operations`.
+        InvalidInput: unknown, not among the settings' `operations`, or one that has no use for the message that came.
+            A chat pipeline's callers always send one, and so can ask it for nothing else than to append.
     """
     operation: Any = getattr(request.parameters, "operation", None)
     if operation is None:
         operation = "append" if has_messages else "window"
     if operation not in config.operations:
         raise InvalidInput(f"parameter 'operation' asks for {operation!r:.40}; expected {', '.join(config.operations)}")
+    if has_messages and operation != "append":
+        raise InvalidInput(f"parameter 'operation' asks for {operation!r} beside a message; expected one or the other")
     return operation
 
 

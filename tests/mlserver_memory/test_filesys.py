@@ -110,7 +110,10 @@ async def test_records_that_a_killed_process_did_not_index_are_found(
     assert texts(await say(store, "a", user("m3"), identity="r3")) == ["m0", "m1", "m2", "m3"]
 
 
-async def test_a_window_reads_the_tail_and_not_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("together", "count"), [(1, 4000), (20, 10_000)])
+async def test_a_window_reads_the_tail_and_not_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, count: int
+) -> None:
     store = FileSysStore(tmp_path, "none")
     bytes_read = 0
     pread = os.pread
@@ -121,19 +124,26 @@ async def test_a_window_reads_the_tail_and_not_the_file(tmp_path: Path, monkeypa
         bytes_read += len(data)
         return data
 
-    async def cost(memory_id: str) -> int:
-        nonlocal bytes_read
-        bytes_read = 0
-        await say(store, memory_id, user("one more"), size=50)
-        return bytes_read
+    async def filled_with(memory_id: str, count: int) -> None:
+        turn = [user(f"a message of about a hundred characters {number:60}") for number in range(together)]
+        await asyncio.gather(*(say(store, memory_id, *turn, size=1) for _ in range(count // together)))
 
-    for start in range(0, 3000, 1000):
-        messages = [user(f"message {number}") for number in range(start, start + 1000)]
-        await asyncio.gather(*(say(store, "long", message, size=1) for message in messages))
-    for number in range(60):
-        await say(store, "short", user(f"message {number}"), size=1)
+    async def costs(memory_id: str) -> list[int]:
+        nonlocal bytes_read
+        found: list[int] = []
+        for work in (say(store, memory_id, user("one more"), size=50), store.window(memory_id, 50)):
+            bytes_read = 0
+            await work
+            found.append(bytes_read)
+        return found
+
+    await filled_with("long", count)
+    await filled_with("short", 100)
     monkeypatch.setattr(os, "pread", counted)
-    assert await cost("long") < await cost("short") * 2
+    long, short = await costs("long"), await costs("short")
+    size = max(path.stat().st_size for path in tmp_path.rglob("*.log"))
+    assert size > 1_000_000
+    assert max(long) < max(max(short) * 2, 150_000), "some blocks of 16 kB, whatever the length"
     await store.aclose()
 
 

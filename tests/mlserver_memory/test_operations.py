@@ -52,7 +52,7 @@ async def test_a_window_that_can_not_be_is_refused_and_nothing_written(
 
 
 async def test_operations_say_what_is_to_be_done(memory: ConversationalMemory) -> None:
-    assert contents(await ask(memory, *said("not stored"), operation="window", window_size=1)) == ["9"]
+    assert contents(await ask(memory, text("memory_id", "a"), operation="window", window_size=1)) == ["9"]
     assert contents(await ask(memory, *said("stored"), operation="append", window_size=1)) == ["stored"]
     stats = json.loads((await ask(memory, operation="stats"))["stats"][0])
     assert stats == {"conversations": 1, "messages": 11, "reachable": True, "detail": ""}
@@ -78,6 +78,15 @@ async def test_an_export_pages_through_all_that_is_known(load: Load) -> None:
 async def test_an_unknown_operation_is_refused(memory: ConversationalMemory, operation: object) -> None:
     with pytest.raises(InvalidInput, match="parameter 'operation' asks for"):
         await ask(memory, *said("x"), operation=operation)
+
+
+@pytest.mark.parametrize("operation", ["window", "delete", "export", "stats"])
+async def test_a_message_is_appended_or_refused_and_never_passed_over(
+    memory: ConversationalMemory, operation: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"asks for '{operation}' beside a message"):
+        await ask(memory, *said("new"), operation=operation)
+    assert contents(await ask(memory, text("memory_id", "a"))) == [str(n) for n in range(10)]
 
 
 async def test_the_settings_choose_the_operations(load: Load) -> None:

@@ -1,7 +1,7 @@
 """`window`: the newest messages, and the system message when it is older."""
 # ruff: noqa: D103 (a name here is the whole sentence)
 
-from mlserver_chat import MemoryStore, Message, Window
+from mlserver_chat import MemoryStore, Message, Part, Window
 
 from .tools import fresh_id, say, system, texts, user
 
@@ -54,6 +54,25 @@ async def a_developer_message_is_a_system_message(store: MemoryStore) -> None:
     memory_id = fresh_id()
     await say(store, memory_id, Message.of_text("developer", "d"), user("0"), user("1"), user("2"))
     assert texts(await store.window(memory_id, 2), 2) == ["d", "2"]
+
+
+async def a_window_of_one_is_the_newest_message(store: MemoryStore) -> None:
+    memory_id = fresh_id()
+    await say(store, memory_id, system("kind"), user("0"))
+    assert texts(await say(store, memory_id, user("1"), size=1), 1) == ["1"]
+    assert texts(await store.window(memory_id, 1), 1) == ["1"]
+
+
+async def a_result_is_never_without_its_call(store: MemoryStore) -> None:
+    memory_id = fresh_id()
+    call = '{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}'
+    results = [Message("tool", (Part("text", text),), (), "c1") for text in ("r0", "r1")]
+    await say(store, memory_id, user("0"), Message("assistant", (), (call,)), *results, user("1"))
+    assert texts(await store.window(memory_id, 4), 4) == ["", "r0", "r1", "1"]
+    for size in (3, 2):
+        assert texts(await store.window(memory_id, size), size) == ["1"]
+    await say(store, memory_id, system("kind"), user("2"), user("3"))
+    assert texts(await store.window(memory_id, 6), 6) == ["1", "kind", "2", "3"]
 
 
 async def a_long_conversation_has_the_window_of_a_short_one(store: MemoryStore) -> None:
