@@ -51,11 +51,11 @@ docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
 chaos: .venv/installed-dev ## Kill servers and databases under 10,000 appends a store; nothing may be lost or doubled
 	@$(PY) tests/memory_chaos.py
 
-bench-memory: .venv/installed-dev ## Time the memory against its peers, each in its own environment
+bench-memory: .venv/installed-dev ## Time the memory against its peers, each in its own environment (some ten minutes)
 	@$(PY) benchmarks/memory/run.py
 
-bench-pipeline: .venv/installed-dev ## Time the pipeline runner
-	@$(PY) benchmarks/pipeline/overhead.py
+bench-pipeline: .venv/installed-dev ## Time the pipeline runner, and the support desk beside LangGraph
+	@$(PY) benchmarks/pipeline/run.py
 
 train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
 	@$(PY) -m training.support_tiny.train

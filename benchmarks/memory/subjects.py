@@ -1,207 +1,192 @@
-"""What is measured: append one message to a conversation, then get its newest 50 messages.
+"""What is measured alone: append one message to a conversation, then get its newest 50 messages.
 
-A subject is made with the folder or the database URL it may use; `fill` brings the conversation to a length in the
-quickest way the subject has, `turn` is what is timed. Imports are inside: subjects run in environments of their own.
+A subject is made without arguments. `begin` gives it the folder or the URL it may use for one length of history;
+`turns` is timed. Imports are inside: subjects run in environments of their own.
 """
 
 import asyncio
 import json
 import sqlite3
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 WINDOW = 50
 
 
-class Subject(Protocol):
-    async def fill(self, length: int) -> None: ...
+class Subject:
+    """A way to keep a conversation."""
 
-    async def turn(self, text: str) -> int:
+    def __init__(self) -> None:
+        self._places: dict[int, Any] = {}
+        self._lengths: dict[int, int] = {}
+
+    async def begin(self, length: int, where: str) -> None:
+        """Open a place for conversations of this length and fill the first."""
+        self._places[length] = await self.open(where)
+        await self._renew(length)
+
+    async def turns(self, length: int, count: int) -> list[float]:
+        """Seconds of each of `count` turns. A conversation that has grown by a fifth gives way to a new one."""
+        seconds: list[float] = []
+        for _ in range(count):
+            if self._lengths[length] - length > max(length // 5, 10):
+                await self._renew(length)
+            began = time.perf_counter()
+            came = await self.turn(self._places[length], f"message {self._lengths[length]}")
+            seconds.append(time.perf_counter() - began)
+            self._lengths[length] += 1
+            assert came == min(self._lengths[length], WINDOW), f"{came} messages came back"
+        return seconds
+
+    async def _renew(self, length: int) -> None:
+        place = self._places[length]
+        await self.clear(place)
+        await self.fill(place, length)
+        # Whatever the first turn of a connection has to prepare is not timed.
+        await self.turn(place, "first")
+        self._lengths[length] = length + 1
+
+    async def open(self, where: str) -> Any: ...
+
+    async def clear(self, place: Any) -> None: ...
+
+    async def fill(self, place: Any, length: int) -> None:
+        """In the quickest way there is."""
+
+    async def turn(self, place: Any, text: str) -> int:
         """How many messages came back."""
         ...
 
 
-class Ours:
+class Ours(Subject):
     """A `MemoryStore` of this project, through its seam."""
 
-    def __init__(self, store: Any):
-        self.store = store
+    batch = 1000
 
-    async def _append(self, texts: list[str], size: int) -> int:
+    async def clear(self, place: Any) -> None:
+        await place.delete("conversation")
+
+    async def fill(self, place: Any, length: int) -> None:
+        for start in range(0, length, self.batch):
+            await self._append(place, [f"message {n}" for n in range(start, min(start + self.batch, length))], 1)
+
+    async def turn(self, place: Any, text: str) -> int:
+        return await self._append(place, [text], WINDOW)
+
+    async def _append(self, place: Any, texts: Sequence[str], size: int) -> int:
         from mlserver_chat import AppendKey, Message
 
         messages = [Message.of_text("user", text) for text in texts]
         key = AppendKey("conversation", uuid.uuid4().hex, "bench", "content")
-        return len((await self.store.append(key, messages, size)).messages)
-
-    async def fill(self, length: int) -> None:
-        # A few at a time, as turns come: the file store keeps and reads the messages of one append together.
-        for start in range(0, length, 10):
-            await self._append([f"message {n}" for n in range(start, min(start + 10, length))], 1)
-
-    async def turn(self, text: str) -> int:
-        return await self._append([text], WINDOW)
+        return len((await place.append(key, messages, size)).messages)
 
 
-def ours_sql(where: str) -> Subject:
-    from mlserver_memory.sql import SqlStore
+class OursSql(Ours):
+    async def open(self, where: str) -> Any:
+        from mlserver_memory.sql import SqlStore
 
-    return Ours(SqlStore(where))
-
-
-def ours_filesys(where: str) -> Subject:
-    from mlserver_memory.filesys import FileSysStore
-
-    return Ours(FileSysStore(Path(where)))
+        return SqlStore(where)
 
 
-def _record(text: str) -> str:
-    return json.dumps({"role": "user", "content": [{"type": "text", "value": text}]})
+class OursFiles(Ours):
+    # As turns come: the file store keeps and reads the messages of one append together.
+    batch = 10
+
+    async def open(self, where: str) -> Any:
+        from mlserver_memory.filesys import FileSysStore
+
+        return FileSysStore(Path(where))
 
 
-class Floor:
-    """The same INSERT and window SELECT by hand on the same driver: no key, no order under concurrency, no pool."""
+class Floor(Subject):
+    """The same INSERT and window SELECT by hand on the same driver, in a thread as with us: no key, no order under
+    concurrency, no pool."""
 
-    def __init__(self, execute: Callable[..., Any], mark: str):
-        self.execute, self.mark, self.next = execute, mark, 0
-        execute(
-            "CREATE TABLE floor (conversation TEXT, sequence BIGINT, record TEXT, PRIMARY KEY (conversation, sequence))"
-        )
+    mark = "%s"
+    text = "TEXT"
 
-    def _insert(self, text: str) -> None:
-        self.next += 1
-        values = ("conversation", self.next, _record(text))
-        self.execute(f"INSERT INTO floor VALUES ({self.mark}, {self.mark}, {self.mark})", values)
+    def connect(self, where: str) -> Callable[..., Any]:
+        """What executes a statement and fetches its rows, if any."""
+        ...
 
-    async def fill(self, length: int) -> None:
-        self.execute("BEGIN")
+    async def open(self, where: str) -> Any:
+        execute = self.connect(where)
+        columns = f"conversation VARCHAR(64), sequence BIGINT, record {self.text}"
+        execute(f"CREATE TABLE floor ({columns}, PRIMARY KEY (conversation, sequence))", ())
+        return {"execute": execute, "next": 0}
+
+    async def clear(self, place: Any) -> None:
+        place["execute"]("DELETE FROM floor", ())
+
+    async def fill(self, place: Any, length: int) -> None:
+        place["execute"]("BEGIN", ())
         for number in range(length):
-            self._insert(f"message {number}")
-        self.execute("COMMIT")
+            self._insert(place, f"message {number}")
+        place["execute"]("COMMIT", ())
 
-    async def turn(self, text: str) -> int:
-        return await asyncio.to_thread(self._turn, text)
+    async def turn(self, place: Any, text: str) -> int:
+        return await asyncio.to_thread(self._turn, place, text)
 
-    def _turn(self, text: str) -> int:
-        self._insert(text)
+    def _turn(self, place: Any, text: str) -> int:
+        self._insert(place, text)
         query = f"SELECT * FROM floor WHERE conversation = {self.mark} AND sequence > {self.mark} ORDER BY sequence"
-        return len(self.execute(query, ("conversation", self.next - WINDOW)).fetchall())
+        return len(place["execute"](query, ("conversation", place["next"] - WINDOW)))
+
+    def _insert(self, place: Any, text: str) -> None:
+        place["next"] += 1
+        record = json.dumps({"role": "user", "content": [{"type": "text", "value": text}]})
+        values = ("conversation", place["next"], record)
+        place["execute"](f"INSERT INTO floor VALUES ({self.mark}, {self.mark}, {self.mark})", values)
 
 
-def floor_sqlite(where: str) -> Subject:
-    connection = sqlite3.connect(where, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    return Floor(connection.execute, "?")
+def _execute_on(cursor: Any) -> Callable[..., Any]:
+    def execute(statement: str, values: Sequence[object]) -> Any:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
+
+    return execute
 
 
-def floor_psycopg(where: str) -> Subject:
-    import psycopg
+class FloorSqlite(Floor):
+    mark = "?"
 
-    return Floor(psycopg.connect(where, autocommit=True).execute, "%s")
-
-
-class LangChain:
-    """A chat message history of LangChain: all messages are read, the window is cut afterwards."""
-
-    def __init__(self, history: Any):
-        self.history = history
-
-    async def fill(self, length: int) -> None:
-        from langchain_core.messages import HumanMessage
-
-        await asyncio.to_thread(self.history.add_messages, [HumanMessage(f"message {n}") for n in range(length)])
-
-    async def turn(self, text: str) -> int:
-        return await asyncio.to_thread(self._turn, text)
-
-    def _turn(self, text: str) -> int:
-        from langchain_core.messages import HumanMessage
-
-        self.history.add_message(HumanMessage(text))
-        return len(self.history.messages[-WINDOW:])
+    def connect(self, where: str) -> Callable[..., Any]:
+        connection = sqlite3.connect(where, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return _execute_on(connection.cursor())
 
 
-def langchain_sql(where: str) -> Subject:
-    from langchain_community.chat_message_histories import SQLChatMessageHistory
+class FloorPsycopg(Floor):
+    def connect(self, where: str) -> Callable[..., Any]:
+        import psycopg
 
-    return LangChain(SQLChatMessageHistory("conversation", connection=where))
-
-
-def langchain_file(where: str) -> Subject:
-    from langchain_community.chat_message_histories import FileChatMessageHistory
-
-    return LangChain(FileChatMessageHistory(str(Path(where) / "conversation.json")))
+        return _execute_on(psycopg.connect(where, autocommit=True).cursor())
 
 
-def langchain_postgres(where: str) -> Subject:
-    import psycopg
-    from langchain_postgres import PostgresChatMessageHistory
+class FloorPg8000(Floor):
+    def connect(self, where: str) -> Callable[..., Any]:
+        import pg8000.dbapi
+        from sqlalchemy import make_url
 
-    connection = psycopg.connect(where)
-    PostgresChatMessageHistory.create_tables(connection, "history")
-    return LangChain(PostgresChatMessageHistory("history", str(uuid.uuid4()), sync_connection=connection))
-
-
-class LangGraph:
-    """A graph of one node that adds nothing, with a checkpointer: the state holds all messages."""
-
-    def __init__(self, saver: Any):
-        from langgraph.graph import END, START, MessagesState, StateGraph
-
-        graph = StateGraph(MessagesState)
-        graph.add_node("step", lambda state: {})
-        graph.add_edge(START, "step")
-        graph.add_edge("step", END)
-        self.graph = graph.compile(checkpointer=saver)
-        self.config = {"configurable": {"thread_id": "conversation"}}
-
-    def _say(self, texts: list[str]) -> int:
-        state = self.graph.invoke({"messages": [("user", text) for text in texts]}, self.config)
-        return len(state["messages"][-WINDOW:])
-
-    async def fill(self, length: int) -> None:
-        await asyncio.to_thread(self._say, [f"message {n}" for n in range(length)])
-
-    async def turn(self, text: str) -> int:
-        return await asyncio.to_thread(self._say, [text])
+        url = make_url(where)
+        connection = pg8000.dbapi.connect(user=url.username, host=url.host, port=url.port, database=url.database)
+        connection.autocommit = True
+        return _execute_on(connection.cursor())
 
 
-def langgraph_sqlite(where: str) -> Subject:
-    from langgraph.checkpoint.sqlite import SqliteSaver
+class FloorPymysql(Floor):
+    text = "LONGTEXT"
 
-    return LangGraph(SqliteSaver(sqlite3.connect(where, check_same_thread=False)))
+    def connect(self, where: str) -> Callable[..., Any]:
+        import pymysql
+        from sqlalchemy import make_url
 
-
-def langgraph_postgres(where: str) -> Subject:
-    import psycopg
-    from langgraph.checkpoint.postgres import PostgresSaver
-    from psycopg.rows import dict_row
-
-    saver = PostgresSaver(psycopg.connect(where, autocommit=True, prepare_threshold=0, row_factory=dict_row))
-    saver.setup()
-    return LangGraph(saver)
-
-
-class Agents:
-    """A session of the OpenAI Agents SDK."""
-
-    def __init__(self, session: Any):
-        self.session = session
-
-    async def fill(self, length: int) -> None:
-        for start in range(0, length, 1000):
-            numbers = range(start, min(start + 1000, length))
-            await self.session.add_items([{"role": "user", "content": f"message {n}"} for n in numbers])
-
-    async def turn(self, text: str) -> int:
-        await self.session.add_items([{"role": "user", "content": text}])
-        return len(await self.session.get_items(limit=WINDOW))
-
-
-def agents_sql(where: str) -> Subject:
-    from agents.extensions.memory import SQLAlchemySession
-
-    return Agents(SQLAlchemySession.from_url("conversation", url=where, create_tables=True))
+        url = make_url(where)
+        connection = pymysql.connect(
+            user=url.username, host=url.host, port=url.port, database=url.database, autocommit=True
+        )
+        return _execute_on(connection.cursor())

@@ -1,0 +1,87 @@
+"""What is measured under load: many callers of one store at once, against the bare pool.
+
+The bare pool is the store's own engine and the very statements that the store sends, called by as many threads as the
+pool has connections, each with the next conversation that is due: no event loop, no retries, no answer to anybody.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mlserver_chat import AppendKey, MemoryStore, Message
+from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.sql import SqlStore
+from mlserver_memory.sql.rows import Append
+
+WINDOW = 50
+POOL = {"pool_size": 15, "max_overflow": 0}
+
+
+def _key(memory_id: str, identity: str | None = None) -> AppendKey:
+    return AppendKey(memory_id, identity or uuid.uuid4().hex, "bench", "content")
+
+
+class Store:
+    """A `MemoryStore` of this project, through its seam."""
+
+    store: MemoryStore
+
+    async def begin(self, where: str) -> None:
+        self.store = SqlStore(where, POOL) if "://" in where else FileSysStore(Path(where))
+        await self.store.open()
+
+    async def conversations(self, count: int, turns: int) -> float:
+        """Appends a second of `count` callers at once, each with a conversation of its own."""
+        return await self._rate([f"conversation {n}" for n in range(count)], turns)
+
+    async def writers(self, count: int, turns: int) -> float:
+        """Appends a second of `count` callers of one conversation, which is then checked."""
+        memory_id = uuid.uuid4().hex
+        rate = await self._rate([memory_id] * count, turns)
+        stored = await self.store.read(memory_id, limit=count * turns + 1)
+        assert [message.sequence for message in stored] == list(range(1, count * turns + 1)), "no total order"
+        said = [message.message.text.split() for message in stored]
+        for writer in range(count):
+            mine = [int(turn) for name, turn in said if int(name) == writer]
+            assert mine == list(range(turns)), f"writer {writer} finds its messages in another order"
+        return rate
+
+    async def _rate(self, memory_ids: Sequence[str], turns: int) -> float:
+        async def talk(name: int, memory_id: str) -> None:
+            for turn in range(turns):
+                await self.store.append(_key(memory_id), [Message.of_text("user", f"{name} {turn}")], WINDOW)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(talk(name, memory_id) for name, memory_id in enumerate(memory_ids)))
+        return len(memory_ids) * turns / (time.perf_counter() - began)
+
+
+class Pool:
+    """The bare pool."""
+
+    async def begin(self, where: str) -> None:
+        self.store: Any = SqlStore(where, POOL)
+        await self.store.open()
+        self.threads = ThreadPoolExecutor(POOL["pool_size"])
+
+    async def conversations(self, count: int, turns: int) -> float:
+        """Appends a second over `count` conversations."""
+        return await asyncio.to_thread(self._rate, count, turns)
+
+    def _rate(self, count: int, turns: int) -> float:
+        began = time.perf_counter()
+        due = [f"conversation {n}" for _ in range(turns) for n in range(count)]
+        list(self.threads.map(self._turn, due))
+        return count * turns / (time.perf_counter() - began)
+
+    def _turn(self, memory_id: str) -> None:
+        store, messages = self.store, [Message.of_text("user", "0 0")]
+        digest = _key(memory_id).digest
+        append = Append(store._statements, store._id(memory_id), "", memory_id, digest, messages, {}, WINDOW)
+        database = store._database
+        with database._statements() if database.dialect == "postgresql" else database._transaction() as connection:
+            append.run(connection)
