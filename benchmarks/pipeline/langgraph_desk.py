@@ -1,79 +1,155 @@
-"""The support desk's graph in LangGraph with its SQLite saver and a model that answers at once; prints JSON.
+"""The support desk's graph as LangGraph's documentation builds one: `MessagesState`, prompt templates, a chat model,
+the SQLite saver. The model answers at once.
 
-Needs `pip install langgraph langgraph-checkpoint-sqlite`. Run by `support_desk.py`.
+Reads commands from standard input, a JSON object a line (`callers`, `turns`, `round`, `durability`), and answers each
+with the seconds it took and those of every turn. One caller uses `SqliteSaver` and `invoke`; more use
+`AsyncSqliteSaver` and `ainvoke`. Run by `run.py` in an environment of its own.
 """
 
+import asyncio
 import json
-import operator
 import sqlite3
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Any, Literal
 
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, MessagesState, StateGraph
 
 
-class State(TypedDict, total=False):
-    messages: Annotated[list[dict[str, str]], operator.add]
+class Desk(MessagesState, total=False):
     route: str
     issue_number: str
     issue_status: str
 
 
-def route_request(state: State) -> State:
-    last = state["messages"][-1]["content"]
-    is_status = "status of" in last
-    return {"route": "status" if is_status else "support", "issue_number": last.split()[-1] if is_status else ""}
+class Fake(BaseChatModel):
+    """Routes by a word and answers at once."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "fake"
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        text = "status" if "status of" in str(messages[-1].content) else "support"
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return self._generate(messages)
 
 
-def lookup_issue(state: State) -> State:
+def chain(*messages: Any) -> Any:
+    return ChatPromptTemplate(messages) | Fake()
+
+
+HISTORY = MessagesPlaceholder("messages")
+ROUTE = chain(("system", "Choose the route of the last message: status or support."), HISTORY)
+STATUS = chain(
+    ("system", "You are the QA team's status desk."),
+    HISTORY,
+    ("user", "Provide the status of {issue_number}. It is: {issue_status}"),
+)
+SUPPORT = chain(("system", "You are the support desk."), HISTORY)
+
+
+def routed(state: Desk, answer: str) -> dict[str, str]:
+    last = str(state["messages"][-1].content)
+    return {"route": answer, "issue_number": last.split()[-1] if answer == "status" else ""}
+
+
+def lookup_issue(state: Desk) -> dict[str, str]:
     return {"issue_status": "not found in the tracker" if state["issue_number"] else "no issue number given"}
 
 
-def answer_status(state: State) -> State:
-    prompt = [{"role": "system", "content": "You are the status desk."}, *state["messages"]]
-    prompt.append(
-        {"role": "user", "content": f"Provide the status of {state['issue_number']}: {state['issue_status']}"}
-    )
-    return {"messages": [{"role": "assistant", "content": "status"}]}
-
-
-def answer_support(state: State) -> State:
-    [{"role": "system", "content": "You are the support desk."}, *state["messages"]]
-    return {"messages": [{"role": "assistant", "content": "support"}]}
-
-
-def choose(state: State) -> Literal["answer_status", "answer_support"]:
+def choose(state: Desk) -> Literal["answer_status", "answer_support"]:
     return "answer_status" if state["route"] == "status" else "answer_support"
 
 
-def main() -> None:
-    conversations, turns = int(sys.argv[1]), int(sys.argv[2])
-    graph = StateGraph(State)
-    for node in (route_request, lookup_issue, answer_status, answer_support):
+class OneCaller:
+    def route_request(self, state: Desk) -> dict[str, str]:
+        return routed(state, ROUTE.invoke(state).content)
+
+    def answer_status(self, state: Desk) -> dict[str, Any]:
+        return {"messages": [STATUS.invoke(state)]}
+
+    def answer_support(self, state: Desk) -> dict[str, Any]:
+        return {"messages": [SUPPORT.invoke(state)]}
+
+
+class ManyCallers:
+    async def route_request(self, state: Desk) -> dict[str, str]:
+        return routed(state, (await ROUTE.ainvoke(state)).content)
+
+    async def answer_status(self, state: Desk) -> dict[str, Any]:
+        return {"messages": [await STATUS.ainvoke(state)]}
+
+    async def answer_support(self, state: Desk) -> dict[str, Any]:
+        return {"messages": [await SUPPORT.ainvoke(state)]}
+
+
+def compiled(nodes: OneCaller | ManyCallers, saver: Any) -> Any:
+    graph = StateGraph(Desk)
+    for node in (nodes.route_request, lookup_issue, nodes.answer_status, nodes.answer_support):
         graph.add_node(node.__name__, node)
     graph.add_edge(START, "route_request")
     graph.add_edge("route_request", "lookup_issue")
     graph.add_conditional_edges("lookup_issue", choose)
     graph.add_edge("answer_status", END)
     graph.add_edge("answer_support", END)
-    with tempfile.TemporaryDirectory() as folder:
-        connection = sqlite3.connect(Path(folder) / "checkpoints.db", check_same_thread=False)
-        desk = graph.compile(checkpointer=SqliteSaver(connection))
+    return graph.compile(checkpointer=saver)
+
+
+def turn_of(name: str, turn: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    question = f"what is the status of #4821{turn}?" if turn % 2 else "my printer has a paper jam"
+    return {"messages": [{"role": "user", "content": question}]}, {"configurable": {"thread_id": name}}
+
+
+def conversation(desk: Any, name: str, turns: int, durability: str) -> list[float]:
+    seconds: list[float] = []
+    for turn in range(turns):
         began = time.perf_counter()
-        for conversation in range(conversations):
-            config = {"configurable": {"thread_id": f"c{conversation}"}}
-            for turn in range(turns):
-                content = f"what is the status of #4821{turn}?" if turn % 2 else "my printer has a paper jam"
-                result = desk.invoke({"messages": [{"role": "user", "content": content}]}, config)
-        seconds = time.perf_counter() - began
-        connection.close()
-    assert len(result["messages"]) == 2 * turns, "every turn is stored"
-    print(json.dumps({"turns_per_second": conversations * turns / seconds}))
+        state = desk.invoke(*turn_of(name, turn), durability=durability)
+        seconds.append(time.perf_counter() - began)
+    assert len(state["messages"]) == 2 * turns, "every turn is stored"
+    return seconds
+
+
+async def aconversation(desk: Any, name: str, turns: int, durability: str) -> list[float]:
+    seconds: list[float] = []
+    for turn in range(turns):
+        began = time.perf_counter()
+        state = await desk.ainvoke(*turn_of(name, turn), durability=durability)
+        seconds.append(time.perf_counter() - began)
+    assert len(state["messages"]) == 2 * turns, "every turn is stored"
+    return seconds
+
+
+async def main(folder: Path) -> None:
+    with sqlite3.connect(folder / "one.db", check_same_thread=False) as connection:
+        one = compiled(OneCaller(), SqliteSaver(connection))
+        async with AsyncSqliteSaver.from_conn_string(str(folder / "many.db")) as saver:
+            many = compiled(ManyCallers(), saver)
+            for line in sys.stdin:
+                asked = json.loads(line)
+                name, turns, durability = f"{asked['round']}-{asked['durability']}", asked["turns"], asked["durability"]
+                began = time.perf_counter()
+                if asked["callers"] == 1:
+                    each = [conversation(one, name, turns, durability)]
+                else:
+                    names = [f"{name}-{number}" for number in range(asked["callers"])]
+                    each = await asyncio.gather(
+                        *(aconversation(many, one_name, turns, durability) for one_name in names)
+                    )
+                latencies = [second for seconds in each for second in seconds]
+                answer = {"seconds": time.perf_counter() - began, "latencies": latencies}
+                print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,17 +1,18 @@
 """What the pipeline runner costs a step, in process: a chain of models that do nothing, four text tensors each.
 
-`python benchmarks/pipeline/overhead.py` prints milliseconds a step: of the runner, of MLServer's data plane alone, and
-of MLServer's gRPC converters with the data plane, which is what a call of the same model from outside costs without a
-network.
+`python benchmarks/pipeline/overhead.py` prints milliseconds a step as JSON: of the runner (with the model and the data
+plane in it), of MLServer's data plane alone, and of MLServer's gRPC converters with the data plane, which is what a
+call of the same model from outside costs without a network.
 """
 
-import asyncio
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvloop
 from mlserver import MLModel, ModelSettings, Settings
 from mlserver.grpc.converters import ModelInferRequestConverter, ModelInferResponseConverter
 from mlserver.handlers import DataPlane
@@ -84,9 +85,8 @@ async def main() -> None:
         "data plane alone": await milliseconds(alone, 1),
         "gRPC converters and data plane": await milliseconds(converted, 1),
     }
-    for name, value in rows.items():
-        print(f"{name:32} {value:.3f} ms a step")
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -1,0 +1,94 @@
+"""The support desk of `models/` and `pipelines/` with a model that answers at once, in this process.
+
+Reads commands from standard input, a JSON object a line (`callers`, `turns`, `round`), and answers each with the
+seconds it took and those of every turn. Run by `run.py`.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+from mlserver import ModelSettings, Settings
+from mlserver.handlers import DataPlane
+from mlserver.server import MLServer
+from mlserver.types import InferenceRequest
+
+from mlserver_chat.siblings import data_plane_of
+from mlserver_chat.tensors import text_input
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FAKE = '''
+from mlserver_chat import ChatStep, PromptSettings, Runtime
+from mlserver_chat.testing import FakeBackend
+
+
+class Fake(Runtime):
+    """Routes by a word and answers at once."""
+
+    settings_class = PromptSettings
+
+    async def load(self):
+        self._backend = FakeBackend(lambda messages: "status" if "status of" in messages[-1].text else "support")
+        self._step = ChatStep(self, self._backend, self.config, None, "fake")
+        return True
+
+    async def handle(self, request):
+        self._backend.calls.clear()
+        return await self._step.run(request)
+'''
+
+
+def repository(folder: Path) -> Path:
+    """A copy of the support desk with the fake in the place of its model."""
+    for name in ("models", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
+    model = folder / "models/support-tiny"
+    (model / "fake.py").write_text(FAKE, encoding="utf-8")
+    (model / "model-settings.json").write_text('{"name": "support-tiny", "implementation": "fake.Fake"}')
+    return folder / "models"
+
+
+def tensors(conversation: str, turn: int) -> dict[str, str]:
+    """The request of one turn: every other one asks for a status."""
+    question = f"what is the status of #4821{turn}?" if turn % 2 else "my printer has a paper jam"
+    return {"memory_id": conversation, "role": "user", "content": question, "type": "text"}
+
+
+async def conversation(data_plane: DataPlane, name: str, turns: int) -> list[float]:
+    """Seconds of each turn of one caller."""
+    seconds: list[float] = []
+    for turn in range(turns):
+        inputs = [text_input(key, [value]) for key, value in tensors(name, turn).items()]
+        began = time.perf_counter()
+        answer = await data_plane.infer(InferenceRequest(inputs=inputs), "support-chat")
+        seconds.append(time.perf_counter() - began)
+    history = next(tensor for tensor in answer.outputs if tensor.name == "history")
+    assert len(history.data) == min(2 * turns, 10), "every turn is stored"
+    return seconds
+
+
+async def main(folder: Path) -> None:
+    os.environ["MLSERVER_LLM_DATA"] = str(folder)
+    server = MLServer(Settings(parallel_workers=0, debug=False))
+    paths = sorted(repository(folder).glob("*/model-settings.json"))
+    models = [ModelSettings.parse_file(str(path)) for path in paths]
+    await asyncio.gather(*(server._model_registry.load(settings) for settings in models))
+    data_plane = data_plane_of(server)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        names = [f"{asked['round']}-{asked['callers']}-{number}" for number in range(asked["callers"])]
+        began = time.perf_counter()
+        each = await asyncio.gather(*(conversation(data_plane, name, asked["turns"]) for name in names))
+        answer = {"seconds": time.perf_counter() - began, "latencies": [one for turns in each for one in turns]}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    uvloop.run(main(Path(sys.argv[1])))
