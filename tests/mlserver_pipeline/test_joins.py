@@ -76,6 +76,9 @@ def test_three_sources_join_in_declared_order_whatever_comes_first(order: tuple[
         fold = Fold(kind, 100, 3)
         emitted = [result for source in order for result in fold.arrive(source, record("abc"[source], source))]
         assert names(emitted) == ["abc"]
+    either = Fold("any", 100, 3)
+    emitted = [names(either.arrive(source, record("abc"[source], 10 * at))) for at, source in enumerate(order)]
+    assert emitted == [["abc"[source]] for source in order]
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
