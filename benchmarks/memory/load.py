@@ -9,6 +9,7 @@ import itertools
 import json
 import sys
 import time
+from typing import cast
 
 import uvloop
 
@@ -44,9 +45,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._load.request())
+        # uvloop's is none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._load.request())
 
     def data_received(self, data: bytes) -> None:
         """Go on when the answer is whole."""
@@ -66,7 +67,8 @@ class Connection(asyncio.Protocol):
 
 async def measure(port: int, model: str, connections: int, seconds: float) -> dict[str, float]:
     """Requests answered a second, after a moment to get going."""
-    load, loop = Load(model), asyncio.get_running_loop()
+    load, loop, failures = Load(model), asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: failures.append(str(context)))
     for _ in range(connections):
         await loop.create_connection(lambda: Connection(load), "127.0.0.1", port)
     await asyncio.sleep(seconds / 5)
@@ -76,6 +78,8 @@ async def measure(port: int, model: str, connections: int, seconds: float) -> di
     result = {"per_second": (load.answered - answered) / took, "client": (time.process_time() - busy) / took}
     load.done = True
     await asyncio.sleep(0.3)
+    if failures or not load.answered:
+        raise SystemExit(failures[0] if failures else f"{model} answered nothing")
     return result
 
 

@@ -46,7 +46,7 @@ class Scale:
 
 
 FULL = Scale(LENGTHS, turn_rounds=20, turns=10, load_rounds=5, callers=200, turns_a_caller=10, seconds=3)
-QUICK = Scale((50, 300, 2_000), turn_rounds=2, turns=3, load_rounds=1, callers=20, turns_a_caller=2, seconds=0.5)
+QUICK = Scale((50, 300, 2_000), turn_rounds=2, turns=3, load_rounds=1, callers=20, turns_a_caller=2, seconds=2)
 CONNECTIONS = 32
 
 

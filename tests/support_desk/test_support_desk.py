@@ -148,6 +148,21 @@ def test_roles_and_lengths_that_would_spoil_a_conversation_are_not_stored(
     assert history(desk, f"refused-{role}") == []
 
 
+@pytest.mark.parametrize("operation", ["delete", "export", "stats", "window"])
+def test_a_caller_of_the_pipeline_can_only_talk(desk: Server, operation: str) -> None:
+    memory_id = f"of somebody {operation}"
+    outputs(turn(desk, memory_id, "the printer has a paper jam again"))
+    before = history(desk, memory_id)
+    inputs = [text("memory_id", memory_id), text("role", "user"), text("content", "hi"), text("type", "text")]
+    url = f"{desk.url}/v2/pipelines/support-chat/infer"
+    body = {"inputs": inputs, "parameters": {"operation": operation}}
+    response = httpx2.post(url, json=body, timeout=60)
+    assert response.status_code == 400
+    assert "remember-user : rpc error" in response.text and "'operation'" in response.text
+    assert "paper jam" not in response.text
+    assert history(desk, memory_id) == before
+
+
 def test_a_picture_spoils_no_later_turn(desk: Server) -> None:
     send(desk, "picture", "user", '{"url": "data:image/png;base64,x"}', "image_url")
     assert "BUG-771" in str(outputs(turn(desk, "picture", "What is the status of BUG-771?"))["content"][0])
