@@ -1,7 +1,7 @@
 """What is measured under load: many callers of one store at once, against the bare pool.
 
 The bare pool is the store's own engine and the very statements that the store sends, called by as many threads as the
-pool has connections, each with the next conversation that is due: no event loop, no retries, no answer to anybody.
+pool has connections, each with conversations of its own: no event loop, no retries, no answer to anybody.
 """
 
 import asyncio
@@ -70,13 +70,21 @@ class Pool:
 
     async def conversations(self, count: int, turns: int) -> float:
         """Appends a second over `count` conversations."""
-        return await asyncio.to_thread(self._rate, count, turns)
+        return await asyncio.to_thread(self._rate, [f"conversation {n}" for n in range(count)], turns)
 
-    def _rate(self, count: int, turns: int) -> float:
+    def _rate(self, memory_ids: Sequence[str], turns: int) -> float:
+        # Databases that lock gaps let no two new conversations begin at once without a retry.
+        for memory_id in memory_ids:
+            self._turn(memory_id)
+        size = POOL["pool_size"]
+        shares = [[each for each in memory_ids[n::size] for _ in range(turns)] for n in range(size)]
         began = time.perf_counter()
-        due = [f"conversation {n}" for _ in range(turns) for n in range(count)]
-        list(self.threads.map(self._turn, due))
-        return count * turns / (time.perf_counter() - began)
+        list(self.threads.map(self._turns, shares))
+        return len(memory_ids) * turns / (time.perf_counter() - began)
+
+    def _turns(self, memory_ids: Sequence[str]) -> None:
+        for memory_id in memory_ids:
+            self._turn(memory_id)
 
     def _turn(self, memory_id: str) -> None:
         store, messages = self.store, [Message.of_text("user", "0 0")]
