@@ -19,7 +19,7 @@ from training.support_tiny.prompts import (
 )
 from training.support_tiny.wording import Wording
 
-SHARES = {"support": 0.34, "talk": 0.08, "status": 0.36, "route": 0.22}
+SHARES = {"support": 0.37, "talk": 0.07, "status": 0.28, "route": 0.28}
 """Shares of the kinds of examples: a single complaint, a conversation, a status answer, a route. With much fewer status
 answers, copying a number and a state comes late."""
 
@@ -39,6 +39,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)
     topic: Topic | None = None
     given: Counter[str] = field(default_factory=Counter)
+    status_told: bool = False
 
     def say(self, role: str, content: str) -> None:
         """Appends one message."""
@@ -106,7 +107,8 @@ class Desk:
     def ask_status(self, talk: Conversation) -> tuple[str, str, str]:
         """The user asks for a status; returns the number, its state and the reply."""
         number, state = self.wording.lookup()
-        talk.say("user", self.wording.status_question(number))
+        follows = talk.status_told and self.rng.random() < 0.3
+        talk.say("user", self.wording.status_followup() if follows else self.wording.status_question(number))
         return number, state, status_reply(number, state)
 
     def chat(self, talk: Conversation, kind: SmallTalk | None = None) -> str:
@@ -123,6 +125,7 @@ class Desk:
         talk, rng = Conversation(), self.rng
         for _ in range(turns):
             foreign, kind = rng.random() < 0.35, rng.random()
+            talk.status_told = 0.55 <= kind < 0.83
             if kind < 0.55:
                 reply = self.ask_support(talk)
                 if foreign and talk.topic:
@@ -170,7 +173,7 @@ class Examples:
     def route(self) -> Example:
         """The route of the last turn of a conversation."""
         talk = self.desk.history(self._turns())
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.46:
             route = "status"
             self.desk.ask_status(talk)
         else:

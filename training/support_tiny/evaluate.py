@@ -1,6 +1,10 @@
 """Measures a model on the held-out conversations and writes the numbers to `report.json` beside it.
 
-python -m training.support_tiny.evaluate --model models/support-tiny
+    python -m training.support_tiny.evaluate --model models/support-tiny
+
+While the phrases are being worked on, look at `development.jsonl` instead; the held-out set is for the last word.
+
+    python -m training.support_tiny.evaluate --items training/support_tiny/development.jsonl
 """
 
 import argparse
@@ -181,14 +185,18 @@ def read_items(path: Path) -> list[Item]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/support-tiny"))
     parser.add_argument("--items", type=Path, default=HELD_OUT)
     arguments = parser.parse_args()
     console = Console()
-    report, _ = evaluate(Model(arguments.model), read_items(arguments.items), arguments.items.name, console)
+    report, wrong = evaluate(Model(arguments.model), read_items(arguments.items), arguments.items.name, console)
     show(report, console)
-    write_section(arguments.model, "held_out", asdict(report))
+    if arguments.items == HELD_OUT:
+        write_section(arguments.model, "held_out", asdict(report))
+        return
+    for item, answer in wrong:
+        console.print(f"{item['messages'][-1]['content']} → {answer}", markup=False)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 class Plan:
     """What decides the result, besides the phrases."""
 
-    examples: int = 240_000
+    examples: int = 340_000
     seed: int = 7
     batch_tokens: int = 2_500
     """Tokens of a batch of one process."""

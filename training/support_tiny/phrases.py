@@ -46,6 +46,8 @@ class Phrases:
     topics: list[Topic]
     small_talk: list[SmallTalk]
     status: dict[str, list[str]]
+    questions: dict[str, list[str]]
+    slots: dict[str, list[str]]
     followups: dict[str, list[str]]
     frames: dict[str, list[str]]
     typos: dict[str, list[str]]
@@ -54,7 +56,10 @@ class Phrases:
     def vocabulary(self) -> list[str]:
         """Every word of all phrases once, rare ones too: what is copied from it may be any word."""
         texts = [
-            text for group in (self.status, self.followups, self.frames) for texts in group.values() for text in texts
+            text
+            for group in (self.status, self.questions, self.slots, self.followups, self.frames)
+            for texts in group.values()
+            for text in texts
         ]
         texts += [text for kind in self.small_talk for text in [kind.reply, *kind.says]]
         for topic in self.topics:
@@ -110,15 +115,20 @@ def load_phrases() -> Phrases:
     _check_advice(topics)
     small_talk = _read(HERE / "phrases" / "smalltalk.yaml")
     status = _read(HERE / "phrases" / "status.yaml")
+    questions = _read(HERE / "phrases" / "questions.yaml")
+    slots = questions.pop("slots")
     frames = _read(HERE / "phrases" / "frames.yaml")
     followups = {key: _lines(text) for key, text in _read(HERE / "phrases" / "followups.yaml").items()}
     typos = frames.pop("typos")
+    slots["did"] = frames.pop("did")
     lists = {"nouns": _parts(status.pop("nouns")), "prefixes": _parts(status.pop("prefixes"))}
     lists |= {"words": status.pop("words").split()}
     return Phrases(
         topics=topics,
         small_talk=[SmallTalk(key, kind["reply"], _lines(kind["says"])) for key, kind in small_talk.items()],
         status=lists | {key: _lines(text) for key, text in status.items()},
+        questions={key: _lines(text) for key, text in questions.items()},
+        slots={key: _parts(text) for key, text in slots.items()},
         followups=followups,
         frames={key: _lines(text) for key, text in frames.items()},
         typos=typos,

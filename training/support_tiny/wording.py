@@ -5,6 +5,7 @@ from random import Random
 from training.support_tiny.noise import pseudo_word, roughen
 from training.support_tiny.phrases import Phrases, Topic
 from training.support_tiny.prompts import NO_NUMBER, NOT_FOUND
+from training.support_tiny.questions import StatusQuestions, filled
 
 
 class Wording:
@@ -14,14 +15,15 @@ class Wording:
         self.phrases = phrases
         self.rng = rng
         self.vocabulary = phrases.vocabulary
+        self.questions = StatusQuestions(phrases, rng)
 
     def _pick(self, group: str) -> str:
-        return self.rng.choice(self.phrases.frames[group])
+        return filled(self.rng, self.rng.choice(self.phrases.frames[group]), self.phrases.slots)
 
     def _core(self, topic: Topic) -> str:
         """The part of a complaint that tells its topic."""
         kind = self.rng.random()
-        frame = self._pick("decoys" if self.rng.random() < 0.06 else "frames")
+        frame = self._pick(self.rng.choices(("frames", "stories", "decoys"), (0.68, 0.22, 0.10))[0])
         if kind < 0.56:
             return frame.format(x=self.rng.choice(topic.says))
         if kind < 0.74:
@@ -51,11 +53,13 @@ class Wording:
             parts.insert(0, self._pick("openers"))
         if rng.random() < 0.28:
             parts.append(self._pick("closers"))
+        if rng.random() < 0.15:
+            parts.append(self._pick("helps"))
         if rng.random() < 0.1:
             parts.insert(rng.choice((0, len(parts))), self._pick("backstory"))
         if rng.random() < 0.05:
             parts.append(self._aside(topic))
-        if rng.random() < 0.08:
+        if rng.random() < 0.1:
             parts.insert(rng.choice((0, len(parts))), self._number_clause())
         text = parts[0]
         for part in parts[1:]:
@@ -76,7 +80,9 @@ class Wording:
             prefix = "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(rng.randint(2, 5)))
         if rng.random() < 0.15:
             prefix = rng.choice((prefix.lower(), prefix.title()))
-        return prefix + rng.choice(("-", "-", "-", "-", "", "_", "/", " #")) + digits
+        if rng.random() < 0.15:
+            return prefix + digits.zfill(rng.randint(5, 8))
+        return prefix + rng.choice(("-", "-", "-", "-", "", "_", "/", " #", " ")) + digits
 
     def reference(self, number: str) -> str:
         """The number as a user names it: alone or as "ticket 48213"."""
@@ -85,23 +91,37 @@ class Wording:
             return number
         return f"{rng.choice(self.phrases.status['nouns'])} {number}"
 
+    def _status_clause(self, number: str) -> str:
+        rng, status, kind = self.rng, self.phrases.status, self.rng.random()
+        if kind < 0.15:
+            return rng.choice([text for text in status["topical"] if ("{ref}" in text) == bool(number)])
+        if kind < 0.55:
+            return rng.choice(status["numbered"] if number else status["unnumbered"])
+        return self.questions.question(numbered=bool(number))
+
     def status_question(self, number: str) -> str:
         """A user's turn that asks for the state of `number`, or of an unnamed issue when it is empty."""
-        rng, status = self.rng, self.phrases.status
-        if rng.random() < 0.2:
-            fitting = [text for text in status["topical"] if ("{ref}" in text) == bool(number)]
-        else:
-            fitting = status["numbered"] if number else status["unnumbered"]
-        text = rng.choice(fitting)
+        rng, text = self.rng, self._status_clause(number)
         if rng.random() < 0.18:
             text = f"{self._pick('openers')} {text}"
         if rng.random() < 0.1:
             text = f"{text} {rng.choice(('please', 'thanks', 'thx', 'asap', 'today', 'now', 'by now', 'already'))}"
-        if rng.random() < 0.07:
+        if rng.random() < 0.1:
             text = f"{self._pick('backstory')}. {text}"
+        if rng.random() < 0.05:
+            text = f"{text} {self._number_clause()}"
+        return self._as_typed(text, number)
+
+    def status_followup(self) -> str:
+        """A user's turn that asks on, after the state of an issue was told."""
+        return self._as_typed(self.questions.followup(), "")
+
+    def _as_typed(self, text: str, number: str) -> str:
+        rng = self.rng
         text = roughen(rng, text, self.phrases.typos)
         topic = rng.choice(self.phrases.topics)
-        text = text.replace("{ref}", self.reference(number)).replace("{thing}", rng.choice(topic.things))
+        reference = self.reference(number) if number else self.questions.unnamed()
+        text = text.replace("{ref}", reference).replace("{thing}", rng.choice(topic.things))
         return text.replace("{utterance}", rng.choice(topic.says))
 
     def _state_word(self) -> str:
