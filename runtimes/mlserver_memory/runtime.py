@@ -97,7 +97,8 @@ class ConversationalMemory(Runtime[MemorySettings]):
         memory_id, size = memory_id_of(tensors), window_size_of(request, self.config.config)
         key = append_key(memory_id, request, self.name, messages)
         window = await store.append(key, messages, size, provenance_of(request, messages))
-        echo = [each for each in encode_messages(messages) if each.name in self.config.config.output_tensors]
+        wanted = self.config.config.output_tensors
+        echo = [each for each in encode_messages(messages) if each.name in wanted] if wanted else []
         return await self._answer(handed_on, window, size, echo)
 
     async def _window(
