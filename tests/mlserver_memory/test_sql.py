@@ -120,6 +120,35 @@ async def test_a_restarted_database_is_found_again_and_loses_nothing(
     await store.aclose()
 
 
+@pytest.mark.parametrize("kind", ["pg8000", "psycopg"])
+async def test_an_append_that_waited_for_the_conversation_answers_with_what_it_waited_for(
+    kind: str, tmp_path: Path
+) -> None:
+    url = sql_url(kind, f"waited_{kind}", tmp_path)
+    store, engine = SqlStore(url), create_engine(url)
+    await say(store, "a", user("1"), user("2"))
+    longer = "UPDATE memory_messages SET sequence = 3 WHERE sequence = 2; UPDATE memory_conversations SET last = 3"
+    # A conversation of the same length under the same id, all of it another.
+    renewed = (
+        "CREATE TEMP TABLE row AS SELECT * FROM memory_conversations; DELETE FROM memory_conversations;"
+        "UPDATE row SET oldest = oldest + 1; INSERT INTO memory_conversations SELECT * FROM row;"
+        "UPDATE memory_messages SET record = replace(record, '1', 'new')"
+    )
+    for statements, expected in ((longer, ["1", "2", "mine"]), (renewed, ["new", "2", "mine", "mine"])):
+        with engine.begin() as connection:
+            for statement in statements.split(";"):
+                connection.execute(text(statement))
+            append = asyncio.create_task(say(store, "a", user("mine")))
+            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            async with asyncio.timeout(10):
+                while not connection.scalar(waiting):
+                    await asyncio.sleep(0.01)
+            assert not append.done()
+        assert texts(await append) == expected
+    engine.dispose()
+    await store.aclose()
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_connections_killed_while_idle_are_replaced_unnoticed(kind: str, tmp_path: Path) -> None:
     database = f"idle_{kind}"

@@ -90,6 +90,20 @@ async def many_first_writers_of_one_conversation_all_get_in(store: MemoryStore) 
     assert {len(window.messages) for window in windows} == set(range(1, 41))
 
 
+async def writers_at_once_each_get_the_window_that_ends_at_theirs(store: MemoryStore) -> None:
+    memory_id = fresh_id()
+    await say(store, memory_id, system("s"), *(user("old") for _ in range(10)))
+    await store.prune(max_messages=4, memory_id=memory_id)
+    windows = await asyncio.gather(*(say(store, memory_id, user(str(n)), size=6) for n in range(60)))
+    stored = await store.read(memory_id)
+    shown = {message.sequence: message.message.text for message in stored}
+    assert list(shown) == [1, *range(8, 72)]
+    for number, window in enumerate(windows):
+        last = window.messages[-1].sequence
+        assert shown[last] == str(number)
+        assert texts(window, 6) == ["s", *(shown[sequence] for sequence in range(max(8, last - 4), last + 1))]
+
+
 async def a_caller_that_goes_away_leaves_a_whole_message_or_none(store: MemoryStore) -> None:
     memory_id = fresh_id()
     tasks = [asyncio.create_task(say(store, memory_id, user(f"{n}.0"), user(f"{n}.1"))) for n in range(20)]

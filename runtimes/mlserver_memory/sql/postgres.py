@@ -1,16 +1,37 @@
 """PostgreSQL appends in one statement, which is one round trip and commits by itself."""
 
-from sqlalchemy import BigInteger, Double, Select, String, Text, Unicode, bindparam, case, func, insert, select, true
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Select,
+    String,
+    Text,
+    Unicode,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects import postgresql
 
 from .schema import Tables
 
 
-def append_at_once(tables: Tables) -> "Select[int, int]":
-    """Take the sequences, keep the key and add the messages; gives `last` and `system`.
+def append_at_once(tables: Tables, is_single: bool) -> Select[Any]:
+    """Take the sequences, keep the key and add the messages, or the one message, which is quicker to plan.
 
     The row of the conversation is made or locked by the upsert, so that appends to one conversation follow one another;
     a key that is known violates the primary key of `appends`, and then nothing of all this has happened.
+
+    Gives `last` and `system` with each message of the window that was there before, in no order, or once with nulls.
+    The statement sees what was committed when it began. Where it then waited for the conversation's row, that is out of
+    date, and it gives no message.
     """
     conversations, messages, appends = tables.conversations.c, tables.messages.c, tables.appends.c
     identity, digest = bindparam("p_id", type_=String), bindparam("p_digest", type_=String)
@@ -37,23 +58,39 @@ def append_at_once(tables: Tables) -> "Select[int, int]":
                 "updated": now,
             },
         )
-        .returning(conversations.last, conversations.system)
+        .returning(conversations.last, conversations.system, conversations.oldest)
         .cte("reserved")
     )
     keep_key = insert(tables.appends).from_select(
         [appends.conversation, appends.digest, appends.last, appends.system, appends.created],
         select(identity, digest, reserved.c.last, reserved.c.system, now),
     )
-    records = bindparam("p_records", type_=postgresql.ARRAY(Text))
+    records = bindparam("p_records", type_=Text if is_single else postgresql.ARRAY(Text))
     new = func.unnest(records).table_valued("record", with_ordinality="position", name="new").render_derived()
+    last, after = reserved.c.last, reserved.c.last - bindparam("p_size", type_=BigInteger)
+    sequence, record, source = last - count + new.c.position, new.c.record, reserved.join(new, true())
+    if is_single:
+        sequence, record, source = last, records, reserved
+    provenance = bindparam("p_provenance", type_=Text)
     add = insert(tables.messages).from_select(
         [messages.conversation, messages.sequence, messages.record, messages.created, messages.provenance],
-        select(
-            identity,
-            reserved.c.last - count + new.c.position,
-            new.c.record,
-            now,
-            bindparam("p_provenance", type_=Text),
-        ).select_from(reserved.join(new, true())),
+        select(identity, sequence, record, now, provenance).select_from(source),
     )
-    return select(reserved.c.last, reserved.c.system).add_cte(keep_key.cte("kept"), add.cte("added"))
+    # Sequences begin anew in a conversation that was deleted: `oldest` tells it from the one before.
+    seen = tables.conversations.alias("seen")
+    is_current = and_(seen.c.id == identity, seen.c.last == last - count, seen.c.oldest == reserved.c.oldest)
+    older = (
+        select(messages.sequence, messages.record, messages.created, messages.provenance)
+        .where(messages.conversation == seen.c.id, which)
+        .correlate(reserved, seen)
+        for which in (
+            messages.sequence > after,
+            and_(messages.sequence == reserved.c.system, messages.sequence <= after),
+        )
+    )
+    window = union_all(*older).lateral("older")
+    return (
+        select(last, reserved.c.system, window)
+        .select_from(reserved.outerjoin(seen, is_current).outerjoin(window, true()))
+        .add_cte(keep_key.cte("kept"), add.cte("added"))
+    )

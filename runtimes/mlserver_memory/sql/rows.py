@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,7 +25,7 @@ def stored_message(row: Any) -> StoredMessage:
 def newest_window(connection: Connection, statements: Statements, identity: str, size: int) -> Window:
     """The newest `size` messages of conversation `identity`, and the system message if it is older."""
     rows = connection.execute(statements.window, {"p_id": identity, "p_size": size}).all()
-    messages = sorted((stored_message(row) for row in rows), key=lambda message: message.sequence)
+    messages = _in_order(rows)
     return _with_system(messages, messages[-1].sequence - size if messages else 0)
 
 
@@ -42,7 +43,11 @@ def _range(
         rows = connection.execute(statements.range, values).all()
         return Window([stored_message(row) for row in rows])
     rows = connection.execute(statements.range_and_system, values | {"p_system": system}).all()
-    return _with_system(sorted((stored_message(row) for row in rows), key=lambda message: message.sequence), after)
+    return _with_system(_in_order(rows), after)
+
+
+def _in_order(rows: Iterable[Any]) -> list[StoredMessage]:
+    return [stored_message(row) for row in sorted(rows, key=itemgetter(0))]
 
 
 def _with_system(messages: list[StoredMessage], after: int) -> Window:
@@ -73,18 +78,21 @@ class Append:
         records = [message.to_history() for message in self.messages]
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
         insert = self._insert_at_once if connection.dialect.name == "postgresql" else self._insert
-        last, system = insert(connection, now, records, provenance)
+        last, system, rows = insert(connection, now, records, provenance)
         first, after = last - len(records) + 1, last - self.size
         stored = [StoredMessage(first + n, record, now, self.provenance) for n, record in enumerate(records)]
-        if first - 1 <= after and not 0 < system <= after:
-            return Window(stored[-self.size :])
-        older = _range(connection, self.statements, self.identity, after, first - 1, system)
+        if rows:
+            older = _with_system(_in_order(rows), after)
+        elif first - 1 > max(after, 0) or 0 < system <= after:
+            older = _range(connection, self.statements, self.identity, after, first - 1, system)
+        else:
+            older = Window()
         return Window([*older.messages, *stored][-self.size :], older.system)
 
     def _insert(
         self, connection: Connection, now: float, records: Sequence[str], provenance: str | None
-    ) -> tuple[int, int]:
-        """The sequence of the last message, and that of the newest system message."""
+    ) -> tuple[int, int, Sequence[Any]]:
+        """The last sequence, that of the newest system message, and the window before where it came along."""
         last, system = self._reserve(connection, now)
         append = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
         connection.execute(self.statements.add_append, append)
@@ -93,21 +101,24 @@ class Append:
             for sequence, record in enumerate(records, last - len(records) + 1)
         ]
         connection.execute(self.statements.add_messages, [row | {"provenance": provenance} for row in rows])
-        return last, system
+        return last, system, ()
 
     def _insert_at_once(
         self, connection: Connection, now: float, records: Sequence[str], provenance: str | None
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, Sequence[Any]]:
+        is_single = len(records) == 1
         values = self._values(now) | {
             "p_digest": self.digest,
             "p_namespace_id": hashed(self.namespace),
             "p_namespace": self.namespace or None,
             "p_memory_id": self.memory_id,
-            "p_records": list(records),
+            "p_records": records[0] if is_single else records,
             "p_provenance": provenance,
+            "p_size": self.size,
         }
-        ends = connection.execute(self.statements.append_at_once, values).one()
-        return int(ends.last), int(ends.system)
+        statement = self.statements.append_one_at_once if is_single else self.statements.append_at_once
+        rows: Sequence[Any] = connection.execute(statement, values).all()
+        return rows[0].last, rows[0].system, [row[2:] for row in rows if row.sequence is not None]
 
     def _values(self, now: float) -> dict[str, Any]:
         """What every way to reserve binds; `p_offset` is the position of the newest system message, 0 for none."""

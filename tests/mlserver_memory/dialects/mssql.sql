@@ -51,13 +51,13 @@ WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_m
 
 INSERT INTO [my schema].[m"[]]_conversations] (id, namespace_id, namespace, memory_id, [last], [system], [messages], oldest, updated) VALUES (:id, :namespace_id, :namespace, :memory_id, :last, :system, :messages, :oldest, :updated);
 
-SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
-FROM [my schema].[m"[]]_messages]
-WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after AND [my schema].[m"[]]_messages].[sequence] <= :p_until ORDER BY [my schema].[m"[]]_messages].[sequence];
-
 SELECT [my schema].[m"[]]_appends].[last], [my schema].[m"[]]_appends].[system]
 FROM [my schema].[m"[]]_appends]
 WHERE [my schema].[m"[]]_appends].conversation = :p_id AND [my schema].[m"[]]_appends].digest = :p_digest;
+
+SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] > :p_after AND [my schema].[m"[]]_messages].[sequence] <= :p_until ORDER BY [my schema].[m"[]]_messages].[sequence];
 
 SELECT [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
 FROM [my schema].[m"[]]_conversations] WITH (UPDLOCK)
