@@ -1,9 +1,9 @@
 """The seam under conversational memory: a `MemoryStore` keeps conversations, each an ordered list of messages."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from .identity import AppendKey
 from .messages import Message
@@ -11,12 +11,11 @@ from .messages import Message
 SYSTEM_ROLES = ("system", "developer")
 """Roles of a system message; OpenAI's newer models call it `developer`."""
 
-_ROLE_AT = len('{"role": ')
-_DECODER = json.JSONDecoder()
+_ROLE_AT = len('{"role": "')
 
 
-@dataclass(frozen=True)
-class StoredMessage:
+# A window is made of many: a tuple is made in half a frozen dataclass's time.
+class StoredMessage(NamedTuple):
     """A message as a store keeps it."""
 
     sequence: int
@@ -25,14 +24,15 @@ class StoredMessage:
     """The message exactly as `Message.to_history` writes it: one element of the `history` tensor."""
     created: float
     """When it was stored, seconds since the epoch. Never used for order."""
-    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
+    provenance: Mapping[str, str] = MappingProxyType({})
     """What produced it: `prompt`, `prompt_version`, `prompt_hash`, `model`, where they arrived with the message; and
     `finish_reason` where it was not `stop`, e.g. `cut`."""
 
     @property
     def role(self) -> str:
         """The message's role, without parsing the rest."""
-        return _DECODER.raw_decode(self.record, _ROLE_AT)[0]
+        role = self.record[_ROLE_AT : self.record.index('"', _ROLE_AT)]
+        return self.message.role if "\\" in role else role
 
     @property
     def message(self) -> Message:

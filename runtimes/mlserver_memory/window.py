@@ -18,7 +18,9 @@ def shape_window(
     A tool result whose call was cut off is left out: a chat model refuses it.
     """
     messages = list(window.messages)[-size:]
-    system = next((message for message in reversed(messages) if message.role in SYSTEM_ROLES), window.system)
+    roles = [message.role for message in messages]
+    newest = max((n for n, role in enumerate(roles) if role in SYSTEM_ROLES), default=None)
+    system = window.system if newest is None else messages[newest]
     pinned = system if pin_system and size > 1 else None
     if budget is not None:
         messages = budget.newest(messages, pinned)
@@ -26,12 +28,10 @@ def shape_window(
         messages = [pinned, *messages[-(size - 1) :]]
     # Sequences have no gaps, so that a whole conversation of n messages ends at n.
     is_cut = bool(messages) and messages[-1].sequence != len(messages)
-    return _without_orphans(messages) if is_cut else messages
+    return _without_orphans(messages) if is_cut and "tool" in roles else messages
 
 
 def _without_orphans(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
-    if not any(stored.role == "tool" for stored in messages):
-        return list(messages)
     kept: list[StoredMessage] = []
     calls: set[str] = set()
     for stored in messages:

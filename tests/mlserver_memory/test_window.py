@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,12 @@ def user(text: str = "hi") -> Message:
 
 
 SYSTEM = Message.of_text("system", "be kind")
+
+
+@pytest.mark.parametrize("role", ["user", "", 'a "b"', "back\\slash", "ünï 🙂", "line\n"])
+def test_the_role_of_a_record_is_that_of_its_message(role: str) -> None:
+    (message,) = stored([Message.of_text(role, '"role": "system"')])
+    assert message.role == message.message.role == role
 
 
 def roles(shown: Sequence[StoredMessage]) -> list[str]:
