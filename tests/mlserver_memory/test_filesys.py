@@ -83,6 +83,21 @@ async def test_a_conversation_with_a_damaged_first_line_is_reported_read_on_and_
     assert texts(await say(store, "a", user("new"))) == ["new"]
 
 
+async def test_what_parts_lines_and_messages_may_stand_in_a_text(store: FileSysStore) -> None:
+    strange = ["a\tb\nc\r\u2028d", "\t", "\\t", ""]
+    await say(store, "a", *map(user, strange))
+    assert texts(await say(store, "a", user("next"))) == [*strange, "next"]
+
+
+async def test_messages_longer_than_a_block_are_read_whole(store: FileSysStore) -> None:
+    # A block is 16,384 bytes: lines shorter, longer and much longer than one, and every way to lie across its border.
+    said = [str(number) * length for number, length in enumerate((1, 20_000, 16_200, 5, 100_000, 16_384, 7), start=1)]
+    for text in said:
+        await say(store, "a", user(text))
+    for size in range(1, len(said) + 1):
+        assert texts(await store.window("a", size)) == said[-size:]
+
+
 async def test_a_lost_index_is_made_again_from_the_records(store: FileSysStore, tmp_path: Path) -> None:
     await filled(store, 100)
     (index,) = tmp_path.rglob("*.keys")

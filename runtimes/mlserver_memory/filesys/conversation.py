@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlserver_chat import StoredMessage, Window
@@ -95,8 +95,8 @@ def _next(records: RecordFile, new: Append) -> Record:
         messages=tuple(new.messages),
         created=time.time() if new.created is None else new.created,
         digest=new.digest,
-        count=(newest.count if newest else 0) + len(new.messages),
+        total=(newest.total if newest else 0) + len(new.messages),
         system=newest.system if newest else 0,
         provenance=new.provenance,
     )
-    return replace(record, system=records.size) if record.system_message() is not None else record
+    return record._replace(system=records.size) if record.system_message() is not None else record

@@ -26,10 +26,10 @@ def pruned(
     first = next((record.first for record in left if record.messages), None)
     if first is None:
         # Nothing is left: sequences begin anew, and a replay of what was removed finds nothing.
-        left = [replace(record, first=1) for record in left]
+        left = [record._replace(first=1) for record in left]
     elif system is not None and system.sequence < first:
         pin = next(record for record in old if record.first <= system.sequence <= record.last)
-        left.insert(0, replace(pin, first=system.sequence, messages=(system.record,), digest=""))
+        left.insert(0, pin._replace(first=system.sequence, messages=(system.record,), digest=""))
     removed = sum(len(record.messages) for record in old) - sum(len(record.messages) for record in left)
     forget = time.time() - REPLAY_SECONDS
     return removed, [record for record in left if record.messages or record.created > forget]
@@ -38,7 +38,7 @@ def pruned(
 def _without(record: Record, cut: int) -> Record:
     """The record without the messages up to sequence `cut`."""
     gone = min(max(cut + 1 - record.first, 0), len(record.messages))
-    return replace(record, first=record.first + gone, messages=record.messages[gone:])
+    return record._replace(first=record.first + gone, messages=record.messages[gone:])
 
 
 def rewritten(header: Header, records: Sequence[Record]) -> bytes:
@@ -48,11 +48,11 @@ def rewritten(header: Header, records: Sequence[Record]) -> bytes:
 
 def _lines(header: Header, records: Sequence[Record]) -> Iterator[bytes]:
     line = header_line(replace(header, generation=str(uuid.uuid4())))
-    offset = count = system = 0
+    offset = total = system = 0
     yield line
     for record in records:
         offset += len(line)
-        count += len(record.messages)
+        total += len(record.messages)
         system = offset if record.system_message() is not None else system
-        line = replace(record, count=count, system=system).line()
+        line = record._replace(total=total, system=system).line()
         yield line

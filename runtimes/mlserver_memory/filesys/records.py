@@ -1,8 +1,10 @@
 """The file of one conversation: a line a record, a record an append.
 
-    <CRC-32 of the JSON, 8 hex digits> {"format": 1, "generation": …, "namespace": …, "memory_id": …}
-    <CRC-32 of the JSON, 8 hex digits> {"first": 1, "count": 1, "created": …, "digest": …, "system": 0, "messages": […]}
+    <CRC-32 of the rest, 8 hex digits> {"format": 1, "generation": …, "namespace": …, "memory_id": …}
+    <CRC-32 of the rest, 8 hex digits> {"first": 1, "count": 1, "created": …, "digest": …, "system": 0}⇥{message}⇥…
 
+The messages stand there as the `history` tensor holds them, each behind a tab, which JSON writes as \\t: a window gives
+them out without parsing any.
 A record is one append and therefore all there or not at all: a line without its end is the torn tail of a write that
 nobody was told of. `system` is the offset of the record with the newest system message, so that neither a window nor
 a pinned message needs more than the tail and one seek. A record without messages remembers the key of an append whose
@@ -12,10 +14,11 @@ messages were removed.
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mlserver_chat import StoredMessage
 from mlserver_chat.stores import SYSTEM_ROLES
@@ -23,6 +26,7 @@ from mlserver_chat.tensors import Json, dumps
 
 _BLOCK = 16384
 """Bytes of the first step backwards; each further one doubles."""
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,8 @@ class Header:
     memory_id: str
 
 
-@dataclass(frozen=True)
-class Record:
-    """One append."""
+class Record(NamedTuple):
+    """One append. Every window makes as many as it has turns, and a named tuple is made in a third of the time."""
 
     first: int
     """Sequence of its first message."""
@@ -45,11 +48,11 @@ class Record:
     """The messages as elements of the `history` tensor."""
     created: float
     digest: str
-    count: int
+    total: int
     """Messages of the conversation, these included."""
     system: int
     """Offset of the record with the newest system message up to this one, 0 for none."""
-    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
+    provenance: Mapping[str, str] = MappingProxyType({})
     offset: int = 0
     """Where its line begins."""
     end: int = 0
@@ -75,15 +78,14 @@ class Record:
         """The record as it stands in the file."""
         data: dict[str, Json] = {
             "first": self.first,
-            "count": self.count,
+            "count": self.total,
             "created": self.created,
             "digest": self.digest,
             "system": self.system,
-            "messages": [json.loads(message) for message in self.messages],
         }
         if self.provenance:
             data["provenance"] = dict(self.provenance)
-        return _line(data)
+        return _line(data, self.messages)
 
 
 def header_line(header: Header) -> bytes:
@@ -91,19 +93,20 @@ def header_line(header: Header) -> bytes:
     return _line({"format": 1, **asdict(header)})
 
 
-def _line(data: Mapping[str, Json]) -> bytes:
-    content = dumps(data).encode("utf-8")
+def _line(data: Mapping[str, Json], messages: Sequence[str] = ()) -> bytes:
+    content = "\t".join([dumps(data), *messages]).encode("utf-8")
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The object of a line; None when it is damaged."""
+def _parse(line: bytes) -> tuple[dict[str, Any], list[str]] | None:
+    """The object and the messages of a line; None when it is damaged."""
     if len(line) < 10 or not line.endswith(b"\n"):
         return None
     content = line[9:-1]
     if line[:9] != b"%08x " % zlib.crc32(content):
         return None
-    return json.loads(content)
+    data, *messages = content.decode("utf-8").split("\t")
+    return _DECODER.raw_decode(data)[0], messages
 
 
 def is_file_at(file: int, path: Path) -> bool:
@@ -152,10 +155,11 @@ class RecordFile:
         """The header; None when the file is new or its first line is damaged."""
         if not self.size:
             return None
-        data = _parse(self._line_at(0))
-        if data is None:
+        parsed = _parse(self._line_at(0))
+        if parsed is None:
             self._report(0)
             return None
+        data, _ = parsed
         return Header(data["generation"], data["namespace"], data["memory_id"])
 
     def at(self, offset: int) -> Record | None:
@@ -212,15 +216,16 @@ class RecordFile:
         os.fsync(self._file)
 
     def _record(self, line: bytes, offset: int) -> Record | None:
-        data = _parse(line)
-        if data is None:
+        parsed = _parse(line)
+        if parsed is None:
             self._report(offset)
             return None
+        data, messages = parsed
         if "format" in data:
             return None
         return Record(
             data["first"],
-            tuple(dumps(message) for message in data["messages"]),
+            tuple(messages),
             data["created"],
             data["digest"],
             data["count"],
@@ -250,11 +255,12 @@ class RecordFile:
             size = min(block, start)
             start -= size
             block *= 2
-            pieces = (os.pread(self._file, size, start) + rest).split(b"\n")
-            lines = [piece + b"\n" for piece in pieces[:-1]]
+            data = os.pread(self._file, size, start) + rest
             # The first line may begin before this block, unless the block begins the file.
-            rest = b"" if start == 0 else lines.pop(0)
-            offset = start + len(rest) + sum(map(len, lines))
-            for line in reversed(lines):
-                offset -= len(line)
-                yield offset, line
+            first = 0 if start == 0 else data.find(b"\n") + 1
+            stop = len(data)
+            while stop > first:
+                begin = data.rfind(b"\n", 0, stop - 1) + 1
+                yield start + begin, data[begin:stop]
+                stop = begin
+            rest = data[:first]

@@ -178,9 +178,9 @@ class FileSysStore:
         with reading(path, self._report) as records:
             header = records.header() if records is not None else None
             newest = next(records.newest_first(), None) if records is not None else None
-            if header is None or newest is None or not newest.count:
+            if header is None or newest is None or not newest.total:
                 return None
-            return ConversationInfo(header.memory_id, newest.count, newest.created)
+            return ConversationInfo(header.memory_id, newest.total, newest.created)
 
     def _prune(
         self,
