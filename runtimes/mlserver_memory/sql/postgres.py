@@ -14,6 +14,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    literal_column,
     select,
     true,
     union_all,
@@ -48,14 +49,17 @@ def append_at_once(tables: Tables, is_single: bool) -> Select[Any]:
         oldest=now,
         updated=now,
     )
+    new = upsert.excluded
+    has_system = new.system > literal_column("0")
+    newest_system = case((has_system, conversations.last + new.system), else_=conversations.system)
     reserved = (
         upsert.on_conflict_do_update(
             index_elements=[conversations.id],
             set_={
-                "system": case((offset > 0, conversations.last + offset), else_=conversations.system),
-                "last": conversations.last + count,
-                "messages": conversations.messages + count,
-                "updated": now,
+                "system": newest_system,
+                "last": conversations.last + new.last,
+                "messages": conversations.messages + new.messages,
+                "updated": new.updated,
             },
         )
         .returning(conversations.last, conversations.system, conversations.oldest)
@@ -66,9 +70,9 @@ def append_at_once(tables: Tables, is_single: bool) -> Select[Any]:
         select(identity, digest, reserved.c.last, reserved.c.system, now),
     )
     records = bindparam("p_records", type_=Text if is_single else postgresql.ARRAY(Text))
-    new = func.unnest(records).table_valued("record", with_ordinality="position", name="new").render_derived()
+    listed = func.unnest(records).table_valued("record", with_ordinality="position", name="listed").render_derived()
     last, after = reserved.c.last, reserved.c.last - bindparam("p_size", type_=BigInteger)
-    sequence, record, source = last - count + new.c.position, new.c.record, reserved.join(new, true())
+    sequence, record, source = last - count + listed.c.position, listed.c.record, reserved.join(listed, true())
     if is_single:
         sequence, record, source = last, records, reserved
     provenance = bindparam("p_provenance", type_=Text)
@@ -79,14 +83,13 @@ def append_at_once(tables: Tables, is_single: bool) -> Select[Any]:
     # Sequences begin anew in a conversation that was deleted: `oldest` tells it from the one before.
     seen = tables.conversations.alias("seen")
     is_current = and_(seen.c.id == identity, seen.c.last == last - count, seen.c.oldest == reserved.c.oldest)
+    # pg8000 reads every character of a statement each time: short names are quicker.
+    m = tables.messages.alias("m").c
     older = (
-        select(messages.sequence, messages.record, messages.created, messages.provenance)
-        .where(messages.conversation == seen.c.id, which)
+        select(m.sequence, m.record, m.created, m.provenance)
+        .where(m.conversation == seen.c.id, which)
         .correlate(reserved, seen)
-        for which in (
-            messages.sequence > after,
-            and_(messages.sequence == reserved.c.system, messages.sequence <= after),
-        )
+        for which in (m.sequence > after, and_(m.sequence == reserved.c.system, m.sequence <= after))
     )
     window = union_all(*older).lateral("older")
     return (
