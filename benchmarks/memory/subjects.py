@@ -92,8 +92,9 @@ class OursSql(Ours):
 
 
 class OursFiles(Ours):
-    # As turns come: the file store keeps and reads the messages of one append together.
-    batch = 10
+    # As turns come: the file store keeps and reads the messages of one append together, and windows of few long records
+    # and of many short ones are not the same work.
+    batch = 1
 
     async def open(self, where: str) -> Any:
         from mlserver_memory.filesys import FileSysStore

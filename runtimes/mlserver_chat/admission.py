@@ -9,6 +9,8 @@ from .tensors import flatten
 
 MAX_ID = 255
 """Longest `id` of a request, in characters."""
+MAX_NAME = 255
+"""Longest name of a tensor, in characters."""
 
 _ID = re.compile(rf"[!-~]([ -~]{{0,{MAX_ID - 2}}}[!-~])?")
 """What a header of HTTP and the metadata of gRPC can both carry."""
@@ -29,12 +31,17 @@ def check_tensors(request: InferenceRequest) -> None:
     """Refuses tensors that no reading makes sense of. A shape that merely disagrees with the number of elements does.
 
     Raises:
-        InvalidInput: an unknown datatype, which only gRPC lets through; a negative size; data where a size is 0.
+        InvalidInput: an overlong or unprintable name; an unknown datatype, which only gRPC lets through; a negative
+            size; data where a size is 0.
     """
     for tensor in request.inputs:
+        # What a sentence and a log line may repeat.
+        if len(tensor.name) > MAX_NAME or not tensor.name.isprintable():
+            raise InvalidInput(f"a tensor's name is no name; expected up to {MAX_NAME} printable characters")
         if tensor.datatype not in _DATATYPES:
+            datatype = f"{tensor.datatype!r:.40}"
             raise InvalidInput(
-                f"tensor '{tensor.name}' has the unknown datatype '{tensor.datatype}'; expected one such as BYTES"
+                f"tensor '{tensor.name}' has the unknown datatype {datatype}; expected one such as BYTES"
             )
         if tensor.shape and min(tensor.shape) < 1:
             _check_sizes(tensor)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import quote
 
 from mlserver.types import InferenceRequest
 
@@ -36,11 +37,27 @@ def request_identity(request: InferenceRequest) -> str:
     return request_headers(request).get("x-request-id") or request.id or ""
 
 
+_CARRIED_NAME = re.compile(r"x-[-_.a-z0-9]*(?<!-bin)")
+"""Names that both HTTP and gRPC can carry; in gRPC's metadata one that ends in `-bin` wants bytes."""
+
+
+def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
+    """The `x-*` headers, lower-case, which cross the steps of a pipeline and go along to every model called.
+
+    Those that no server would take stay behind. `x-request-id` (`identity` without one) never does: control characters
+    of it are percent-encoded.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    identity = lower.pop("x-request-id", "") or identity
+    carried = {name: value for name, value in lower.items() if _CARRIED_NAME.fullmatch(name) and value.isprintable()}
+    if identity:
+        carried["x-request-id"] = identity if identity.isprintable() else quote(identity)
+    return carried
+
+
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
-    """The `x-*` headers, which cross the steps of a pipeline and go along to every model called on its behalf."""
-    headers = {name: value for name, value in request_headers(request).items() if name.startswith("x-")}
-    identity = request_identity(request)
-    return headers | ({"x-request-id": identity} if identity else {})
+    """The headers that go along to a model called on behalf of `request`."""
+    return carried_headers(request_headers(request), request.id or "")
 
 
 _ANSWERED: ContextVar[InferenceRequest] = ContextVar("answered")

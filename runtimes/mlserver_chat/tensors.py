@@ -56,11 +56,15 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
 _LEAVES = frozenset((bytes, str, int, float, bool))
 
 
+def _is_flat(data: Any) -> TypeGuard[list[Any]]:
+    """What data nearly always is, told at the speed of C."""
+    return type(data) is list and _LEAVES.issuperset(map(type, cast(list[Any], data)))
+
+
 def flatten(data: Any) -> list[Any]:
     """A tensor's elements in row-major order. A bare string or number is one element, null is none."""
-    if type(data) is list and _LEAVES.issuperset(map(type, cast(list[Any], data))):
-        # What it nearly always is, told at the speed of C.
-        return cast(list[Any], data).copy()
+    if _is_flat(data):
+        return data.copy()
     if data is None:
         return []
     if hasattr(data, "tolist"):

@@ -11,6 +11,7 @@ from mlserver.handlers import DataPlane
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import Runtime
+from mlserver_chat.identity import carried_headers
 from mlserver_chat.streams import closing
 
 from .errors import StepTimeout
@@ -87,4 +88,4 @@ def can_stream(model: MLModel) -> bool:
 
 def _added_headers(response: InferenceResponse) -> dict[str, str]:
     headers: dict[str, Any] = (response.parameters and response.parameters.headers) or {}
-    return {name.lower(): str(value) for name, value in headers.items() if name.lower().startswith("x-")}
+    return carried_headers({name: str(value) for name, value in headers.items()})

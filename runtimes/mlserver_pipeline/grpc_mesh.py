@@ -34,7 +34,7 @@ class MeshDataPlane:
 
     async def model_ready(self, name: str, version: str | None = None) -> bool:
         """Whether a model is ready, or the one that answers for a pipeline of this name."""
-        return await self._inner.model_ready(self._mesh.model_of(name) or name, version)
+        return await self._inner.model_ready(self._mesh.model_of(pipeline_of(name) or name) or name, version)
 
     async def infer(self, payload: InferenceRequest, name: str, version: str | None = None) -> InferenceResponse:
         """The answer of what the metadata `seldon-model`, else `name`, stands for.
@@ -73,7 +73,7 @@ class MeshDataPlane:
         pipeline = pipeline_of(resource)
         model = self._mesh.model_of(pipeline) if pipeline else resource
         if model is None:
-            raise ModelNotFound(resource)
+            raise ModelNotFound("".join(filter(str.isprintable, resource[:255])))
         payload.parameters = payload.parameters or Parameters()
         payload.parameters.headers = {**(payload.parameters.headers or {}), INTERNAL: resource}
         return model

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 import grpc
 import httpx2
@@ -16,6 +17,7 @@ from mlserver.types import InferenceResponse
 
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
 from mlserver_chat.client import RemoteClient, error_sentence
+from mlserver_chat.identity import carried_headers
 from mlserver_chat.streams import closing
 
 from .calls import SameProcessSteps, raise_reported
@@ -99,7 +101,7 @@ class RemoteSteps:
         self, step: str, message: Message, headers: Mapping[str, str]
     ) -> AsyncIterator[InferenceResponse]:
         sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
-        metadata = [*headers.items(), ("seldon-model", step)]
+        metadata = _metadata(step, headers)
         call: Any = self._stub().ModelStreamInfer(iter([sent]), metadata=metadata, timeout=self._timeout)
         try:
             async for answer in call:
@@ -121,7 +123,7 @@ class RemoteSteps:
             await client.aclose()
 
     async def _grpc(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
-        metadata = [*headers.items(), ("seldon-model", step)]
+        metadata = _metadata(step, headers)
         sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
         try:
             call: Any = self._stub().ModelInfer(sent, metadata=metadata, timeout=self._timeout)
@@ -130,7 +132,7 @@ class RemoteSteps:
         except grpc.aio.AioRpcError as error:
             raise RpcFailed(_go_name(error.code()), error.details() or "") from None
         response = ModelInferResponseConverter.to_types(answer)
-        return message_from_response(response), {key: value for key, value in trailing if key.startswith("x-")}
+        return message_from_response(response), carried_headers({name: str(value) for name, value in trailing})
 
     async def _rest(self, step: str, message: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
         body = request_for_step(message, {}).model_dump(exclude_none=True)
@@ -139,7 +141,10 @@ class RemoteSteps:
             answer = await self._client().post(
                 f"{self._uri}/v2/models/{step}/infer",
                 content=json.dumps(body, default=_text).encode("utf-8"),
-                headers={**headers, "content-type": "application/json"},
+                headers=[
+                    *((name.encode("utf-8"), value.encode("utf-8")) for name, value in headers.items()),
+                    (b"content-type", b"application/json"),
+                ],
             )
         except UnicodeDecodeError:
             raise UpstreamFailed("a tensor holds bytes that REST can't carry; give the server as 'grpc://…'") from None
@@ -155,7 +160,13 @@ class RemoteSteps:
             response = InferenceResponse.model_validate_json(answer.content)
         except ValueError:
             raise UpstreamFailed(f"'{step}' answered with something that is not a V2 response") from None
-        return message_from_rest(response), {key: value for key, value in answer.headers.items() if key[:2] == "x-"}
+        return message_from_rest(response), carried_headers(answer.headers)
+
+
+def _metadata(step: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The headers as gRPC's metadata, which holds ASCII only: the rest is percent-encoded."""
+    metadata = [(name, value if value.isascii() else quote(value)) for name, value in headers.items()]
+    return [*metadata, ("seldon-model", step)]
 
 
 class MixedSteps:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 from mlserver_chat import Stalled
+from mlserver_chat.identity import carried_headers
 
 from .engine import Answer, Call, Engine, Failure, Run, Stall
 from .errors import StepFailed
@@ -22,8 +23,7 @@ TRACE = "x-pipeline-trace"
 def entry_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
     """The headers that enter a pipeline: those whose name begins with `x-`, and an identity if they lack one, so that
     what the steps store is stored once."""
-    entering = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-")}
-    return entering | {IDENTITY: entering.get(IDENTITY) or identity or uuid.uuid4().hex}
+    return carried_headers(headers, identity or uuid.uuid4().hex)
 
 
 class Streaming(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 from mlserver.types import InferenceRequest, Parameters
 
 from mlserver_chat import InvalidInput, Message, append_key, base_name, request_identity
-from mlserver_chat.identity import check_memory_id, forwarded_headers
+from mlserver_chat.identity import carried_headers, check_memory_id, forwarded_headers
 
 HELLO = [Message.of_text("user", "Hello")]
 
@@ -22,6 +22,16 @@ def test_the_header_wins_over_the_id_of_the_request() -> None:
 def test_only_x_headers_are_forwarded_and_the_identity_always() -> None:
     headers = {"x-tenant": "a", "authorization": "secret", "content-type": "application/json"}
     assert forwarded_headers(request(headers, "i")) == {"x-tenant": "a", "x-request-id": "i"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("x-foo-bin", "a"), ("x-foo!", "a"), ("x-foo", "a\tb")])
+def test_a_header_that_grpc_or_http_cannot_carry_stays_behind(name: str, value: str) -> None:
+    assert carried_headers({name: value, "X-Tenant": "a"}) == {"x-tenant": "a"}
+
+
+def test_an_identity_that_no_header_can_hold_is_encoded_and_never_lost() -> None:
+    assert carried_headers({"X-Request-Id": "ü\t1 %"}, "other") == {"x-request-id": "%C3%BC%091%20%25"}
+    assert carried_headers({"x-request-id": ""}, "other") == {"x-request-id": "other"}
 
 
 @pytest.mark.parametrize(("name", "base"), [("remember-user_3", "remember-user"), ("m", "m"), ("a_b", "a_b")])

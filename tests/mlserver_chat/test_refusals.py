@@ -89,6 +89,13 @@ def test_an_id_that_no_header_can_carry_is_refused(server: Server, model: str, i
     assert grpc_status(server, model, TURN, id, stream=True).startswith("422 'id' ")
 
 
+@pytest.mark.parametrize("name", ["a\n2026-11-21 a forged line", "n" * 256])
+def test_a_name_that_no_sentence_could_repeat_is_refused(server: Server, name: str) -> None:
+    tensors = [*TURN, text(name, "x")]
+    assert server.infer("memory", tensors).status_code == 422
+    assert grpc_status(server, "memory", tensors).startswith("FAILED_PRECONDITION a tensor's name is no name")
+
+
 @pytest.mark.parametrize("model", ["memory", "api", "chat"])
 def test_an_unknown_datatype_is_refused(server: Server, model: str) -> None:
     tensor = text("extra", "x") | {"datatype": "STRING"}

@@ -187,6 +187,8 @@ def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
         answer, call = stub.ModelInfer.with_call(request(b"hello"), metadata=[("x-request-id", "g")])
         assert (answer.id, answer.outputs[0].contents.bytes_contents[0]) == ("two", b"\x01\x02")
         assert ("x-request-id", "g") in [tuple(item) for item in call.trailing_metadata()]
+        odd = [("x-request-id", "g"), ("x-odd-bin", b"\xff\x00")]
+        stub.ModelInfer(request(b"hello"), metadata=odd, timeout=20)
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(request(b"fail"))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
@@ -212,6 +214,12 @@ async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere
     assert (text.name, text.data, text.shape) == ("text", [b"HEY"], (1, 1)) and text.parameters["content_type"] == "str"
     assert seen.data[0].endswith(b" red r") and answer.parameters["tone"] == "loud"
     assert headers["x-upper"] == "yes" and "not-passed" not in headers
+
+
+@pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
+async def test_headers_of_any_script_reach_another_server(elsewhere: RemoteSteps) -> None:
+    answer, _ = await elsewhere("upper", word(b"hey"), {"x-request-id": "r", "x-color": "grün"})
+    assert answer.tensors[2].data[0].decode().split()[1] in ("grün", "gr%C3%BCn", "grÃ¼n")
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)

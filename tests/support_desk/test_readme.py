@@ -66,7 +66,7 @@ EXPECTED: list[tuple[str, Callable[[dict[str, list[object]]], bool]]] = [
     ("support-chat", lambda out: "BUG-771" in str(out["content"][0]) and len(out["history"]) == 2),
     ("remember-user", lambda out: json.loads(str(out["history"][-1]))["role"] == "user"),
     ("route-request", lambda out: out["label"] == ["status"] and "status" in out and out["issue_number"] == ["#48213"]),
-    ("support-tiny", lambda out: json.loads(str(out["output_all"][0]))["usage"]["completion_tokens"] > 0),
+    ("support-tiny", lambda out: "Wi-Fi" in str(out["content"][0])),
     ("answer-status", lambda out: "INC-3391" in str(out["content"][0])),
     ("openai-api", lambda out: out["role"] == ["assistant"] and bool(out["content"][0])),
 ]

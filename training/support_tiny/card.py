@@ -33,7 +33,8 @@ has checked its advice against your equipment.
 | answer a status question | `Provide the status of BUG-771. It is: in progress` | repeats number and status |
 | answer a support question | the user's turn | short steps that name the topic; more of them when asked again |
 
-The exact prompts are in `training/support_tiny/prompts.py`.
+The exact prompts, each with its system message, are in `training/support_tiny/prompts.py`; without them it talks
+nonsense.
 
 ## Model
 
