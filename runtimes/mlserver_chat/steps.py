@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+from pydantic import model_validator
 
 from .base import Runtime, text_metadata
 from .codec import read_conversation
@@ -50,6 +51,15 @@ class PromptSettings(Settings):
     """Generation options of this model, under OpenAI's names; a prompt and a request win over them."""
     allow_overrides: list[str] = []
     """Options that requests may set although they are denied by default (`model`, `user`, …)."""
+
+    @model_validator(mode="after")
+    def _options_it_has(self) -> "PromptSettings":
+        """What the operator sets wrong would else be every caller's error."""
+        try:
+            self.check_invocation({})
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return self
 
     def catalog(self, folder: Path) -> PromptCatalog | None:
         """The prompt's versions, read from `folder`; None without a prompt.

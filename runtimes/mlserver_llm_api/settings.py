@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from mlserver_chat import InvalidInput, PromptSettings, Secret, Settings
+from mlserver_chat import PromptSettings, Secret, Settings
 from mlserver_chat.options import merge_options
 
 from .options import check_options
@@ -135,15 +135,6 @@ class LLMSettings(PromptSettings):
     def _of_provider(cls, value: Any, info: ValidationInfo) -> Any:
         provider = GeminiSettings if info.data.get("provider_id") == "gemini" else OpenAISettings
         return provider.model_validate(value)
-
-    @model_validator(mode="after")
-    def _options_of_a_call(self) -> "LLMSettings":
-        """What the operator sets wrong would else be every caller's error."""
-        try:
-            self.check_invocation({})
-        except InvalidInput as error:
-            raise ValueError(str(error)) from None
-        return self
 
     def check_invocation(self, config: Mapping[str, Any]) -> None:
         """Refuse what can't be an option of a call. Which others the API has, only the API knows."""

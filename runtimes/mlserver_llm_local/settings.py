@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from mlserver_chat import InvalidInput, PromptSettings, Settings
+from mlserver_chat import PromptSettings, Settings
 from mlserver_chat.options import merge_options
 from mlserver_chat.settings import Options
 
@@ -108,15 +108,6 @@ class LocalSettings(PromptSettings):
     def _of_backend(cls, value: Any, info: ValidationInfo) -> Any:
         kind = CustomConfig if "." in info.data.get("backend", "") else TransformersConfig
         return kind.model_validate(value)
-
-    @model_validator(mode="after")
-    def _options_it_has(self) -> "LocalSettings":
-        """What the operator sets wrong would else be every caller's error."""
-        try:
-            self.check_invocation({})
-        except InvalidInput as error:
-            raise ValueError(str(error)) from None
-        return self
 
     def check_invocation(self, config: Mapping[str, Any]) -> None:
         """Refuse what the transformers backend doesn't have; a backend of the user's may have anything."""
