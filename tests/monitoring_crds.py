@@ -18,17 +18,17 @@ class Endpoint(Closed):
     interval: Duration
 
 
-class PodMonitorSpec(Closed):
+class ServiceMonitorSpec(Closed):
     selector: dict[str, Any]
     pod_target_labels: list[str] = []
-    pod_metrics_endpoints: list[Endpoint]
+    endpoints: list[Endpoint]
 
 
-class PodMonitor(Closed):
+class ServiceMonitor(Closed):
     api_version: Literal["monitoring.coreos.com/v1"]
-    kind: Literal["PodMonitor"]
+    kind: Literal["ServiceMonitor"]
     metadata: dict[str, Any]
-    spec: PodMonitorSpec
+    spec: ServiceMonitorSpec
 
 
 class Annotations(Closed):
@@ -60,4 +60,4 @@ class PrometheusRule(Closed):
     spec: RuleSpec
 
 
-KINDS: dict[str, type[Closed]] = {"PodMonitor": PodMonitor, "PrometheusRule": PrometheusRule}
+KINDS: dict[str, type[Closed]] = {"ServiceMonitor": ServiceMonitor, "PrometheusRule": PrometheusRule}

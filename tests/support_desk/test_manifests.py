@@ -198,7 +198,7 @@ def test_production_keeps_conversations_in_postgres() -> None:
         assert env["MEMORY_URL"]["valueFrom"]["secretKeyRef"] == {"name": "support-desk-postgres", "key": "url"}
     assert "sqlite" not in yaml.safe_dump_all(documents)
     (postgres,) = of_kind(documents, "StatefulSet").values()
-    (service,) = of_kind(documents, "Service").values()
+    service = of_kind(documents, "Service")["support-desk-postgres"]
     template = postgres["spec"]["template"]
     assert service["spec"]["clusterIP"] == "None" and postgres["spec"]["serviceName"] == service["metadata"]["name"]
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
@@ -269,11 +269,17 @@ def test_production_lets_only_the_memory_reach_the_database_and_only_the_agent_b
 
 def test_production_is_watched() -> None:
     documents = render("production")
-    (monitor,) = of_kind(documents, "PodMonitor").values()
+    (monitor,) = of_kind(documents, "ServiceMonitor").values()
+    services = of_kind(documents, "Service").values()
+    (service,) = (each for each in services if selects(monitor["spec"]["selector"], each["metadata"]["labels"]))
     labels = pods(documents)
-    watched = [name for name in labels if selects(monitor["spec"]["selector"], labels[name])]
+    watched = [name for name in labels if selects({"matchLabels": service["spec"]["selector"]}, labels[name])]
     assert watched == list(of_kind(documents, "Server"))
-    assert [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]] == ["server-metrics"]
+    (port,) = service["spec"]["ports"]
+    assert port["targetPort"] == SERVER_CONFIG_PORTS["server-metrics"]
+    assert [each["port"] for each in monitor["spec"]["endpoints"]] == [port["name"]]
+    # Else nobody hears of a pod that doesn't become ready; and each pod is asked by itself.
+    assert service["spec"]["publishNotReadyAddresses"] and service["spec"]["clusterIP"] == "None"
     (dashboard,) = of_kind(documents, "ConfigMap").values()
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 

@@ -32,8 +32,8 @@ QUERIES = {rule["alert"]: rule["expr"] for rule in RULES} | {
     for target in panel["targets"]
 }
 
-OF_THE_TARGET = {"namespace", "pod", "container", "endpoint", "instance", "job", "seldon_server_name"}
-"""Labels that Prometheus adds: the operator's for a PodMonitor, and its `podTargetLabels`."""
+OF_THE_TARGET = {"namespace", "service", "pod", "container", "endpoint", "instance", "job", "seldon_server_name"}
+"""Labels that Prometheus adds: the operator's for a ServiceMonitor, and its `podTargetLabels`."""
 
 Samples = dict[str, list[dict[str, str]]]
 
@@ -148,6 +148,16 @@ def test_a_model_keeps_its_name_over_generations() -> None:
         assert len(found) == query.count("model_infer_request")
         for each in found:
             assert re.fullmatch(each[2], "answer-status_12")[1] == "answer-status"  # type: ignore[index]
+
+
+def test_the_targets_of_a_query_are_those_that_the_monitor_finds() -> None:
+    """Prometheus takes the job from the Service's name, and other labels from the pods'."""
+    service, monitor = yaml.safe_load_all((MONITORING / "servicemonitor.yaml").read_text(encoding="utf-8"))
+    of_pods = {label.replace("-", "_") for label in monitor["spec"]["podTargetLabels"]}
+    assert OF_THE_TARGET - {"namespace", "service", "pod", "container", "endpoint", "instance", "job"} == of_pods
+    asked = [each for query in QUERIES.values() for selector in selectors(query) for each in selector.matchers.matchers]
+    jobs = {each.value for each in asked if each.name == "job"}
+    assert jobs == {service["metadata"]["name"]} and "jobLabel" not in monitor["spec"]
 
 
 def test_the_sidecar_gets_the_file_itself() -> None:
