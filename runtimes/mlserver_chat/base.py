@@ -4,13 +4,15 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
+from weakref import WeakSet
 
 from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
 from .admission import check_id, check_tensors
 from .errors import ChatError, InternalError, InvalidInput, SettingsError
+from .metrics import count_error, forget_model
 from .settings import Settings, load_settings
 from .siblings import find_registry
 from .streams import closing
@@ -28,6 +30,9 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 logging.getLogger("mlserver.grpc").addFilter(_without_traceback)
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
+
+_in_use: "WeakSet[Runtime[Any]]" = WeakSet()
+"""What was not unloaded yet: MLServer reloads a model by loading the new one before it unloads the old one."""
 
 
 def text_metadata(*names: str) -> list[MetadataTensor]:
@@ -71,11 +76,15 @@ class Runtime(MLModel, Generic[ConfigT]):
         self.resources = AsyncExitStack()
         self.inputs = self.inputs or list(self.input_tensors)
         self.outputs = self.outputs or list(self.output_tensors)
+        _in_use.add(self)
 
     async def unload(self) -> bool:
         """Close what `load` put into `resources`. MLServer calls it after a failed `load` too, when parts are missing,
         and on the main process's copy of a worker's model, which was never loaded."""
         await self.resources.aclose()
+        _in_use.discard(self)
+        if all(other.name != self.name for other in _in_use):
+            forget_model(self.name)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
@@ -96,7 +105,7 @@ class Runtime(MLModel, Generic[ConfigT]):
             check_tensors(payload)
             return await self.handle(payload)
         except Exception as error:
-            self._raise_clean(error)
+            raise self._counted(error) from None
 
     async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
         """MLServer's entry for streams. REST can't carry a status once a stream is asked for, so an error becomes one
@@ -109,7 +118,7 @@ class Runtime(MLModel, Generic[ConfigT]):
                     async for response in responses:
                         yield response
             except Exception as error:
-                clean = self._clean(error)
+                clean = self._counted(error)
                 yield self.response([], error=str(clean), status=int(clean.status_code))
 
     def response(self, outputs: Sequence[ResponseOutput], **parameters: Any) -> InferenceResponse:
@@ -121,8 +130,10 @@ class Runtime(MLModel, Generic[ConfigT]):
             outputs=list(outputs),
         )
 
-    def _raise_clean(self, error: Exception) -> NoReturn:
-        raise self._clean(error) from None
+    def _counted(self, error: Exception) -> ChatError:
+        clean = self._clean(error)
+        count_error(self.name, int(clean.status_code))
+        return clean
 
     def _clean(self, error: Exception) -> ChatError:
         if isinstance(error, ChatError):

@@ -7,16 +7,19 @@ from contextlib import contextmanager
 from prometheus_client import Gauge
 
 from mlserver_chat import NotReachable
+from mlserver_chat.metrics import per_model
 
 
 @functools.cache
 def _store_reachable() -> Gauge:
     """Made on first use: MLServer prepares prometheus for its worker processes after the imports."""
-    return Gauge(
-        "mlserver_memory_store_reachable",
-        "1 when the memory store answered the last request, 0 when it could not be reached",
-        ["model_name"],
-        multiprocess_mode="livemin",
+    return per_model(
+        Gauge(
+            "mlserver_memory_store_reachable",
+            "1 when the memory store answered the last request, 0 when it could not be reached",
+            ["model_name"],
+            multiprocess_mode="livemin",
+        )
     )
 
 
