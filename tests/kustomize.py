@@ -13,6 +13,8 @@ import yaml
 from support import ROOT
 
 MANIFESTS = ROOT / "manifests"
+KUBERNETES = "1.30"
+"""The oldest that docs/deploy-core2.md names."""
 
 
 @functools.cache

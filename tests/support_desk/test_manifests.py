@@ -12,15 +12,13 @@ from click.testing import CliRunner
 
 import monitoring_crds
 from core2 import SERVER_CONFIG_PORTS, pod_labels, schedulable
-from kustomize import MANIFESTS, build, of_kind, quantity, render, selects
+from kustomize import KUBERNETES, MANIFESTS, build, of_kind, quantity, render, selects
 from mlserver_llm_cli.main import main
 from mlserver_pipeline.crds import KINDS
 from mlserver_pipeline.lint import lint_file
 from support import ROOT
 
 OVERLAYS = ("development", "production")
-KUBERNETES = "1.30"
-"""The oldest that docs/deploy-core2.md names."""
 SECRETS: dict[str, dict[str, str]] = {
     each["metadata"]["name"]: each["stringData"]
     for each in yaml.safe_load_all((MANIFESTS / "secrets.example.yaml").read_text(encoding="utf-8"))
