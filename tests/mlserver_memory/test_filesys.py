@@ -4,13 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from mlserver_chat import NotReachable
-from mlserver_memory.conformance.tools import say, texts, user
+from mlserver_memory.conformance.tools import key, say, system, texts, user
 from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.filesys.durability import Durability
 from mlserver_memory.filesys.keys import KeyIndex
@@ -44,6 +45,12 @@ async def test_a_torn_tail_is_reported_and_cut_and_nothing_else_lost(
         file.truncate(path.stat().st_size - cut)
     assert texts(await store.window("a", 10)) == ["m0", "m1", "m2", "m3"]
     assert "cut short" in caplog.text
+    await say(store, "b", user("whole"))
+    await say(store, "b", user("one turn,"), user("two messages"))
+    (other,) = {*tmp_path.rglob("*.log")} - {path}
+    with other.open("r+b") as file:
+        file.truncate(other.stat().st_size - cut)
+    assert texts(await store.window("b", 10)) == ["whole"]
     # The request that was never answered comes again.
     assert texts(await say(store, "a", user("m4"), identity="r4")) == ["m0", "m1", "m2", "m3", "m4"]
     assert texts(await say(store, "a", user("m5"))) == ["m0", "m1", "m2", "m3", "m4", "m5"]
@@ -162,6 +169,30 @@ async def test_a_window_reads_the_tail_and_not_the_file(
     await store.aclose()
 
 
+async def test_pruning_reads_only_the_ends_of_what_has_nothing_to_remove(
+    store: FileSysStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [system("be kind"), user("old")]
+    await store.append(key("a", old), old, 1, created=1.0)
+    for start in range(0, 2000, 100):
+        await say(store, "a", *(user(f"a message of some length {number:60}") for number in range(start, start + 100)))
+    assert await store.prune(older_than=time.time() - 60) == 1
+    bytes_read = 0
+    pread = os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        nonlocal bytes_read
+        data = pread(file, size, offset)
+        bytes_read += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert await store.prune(older_than=time.time() - 60, max_messages=2001) == 0
+    assert 0 < bytes_read < 100_000
+    assert await store.prune(older_than=time.time() - 60, max_messages=1999) == 1
+    assert await store.prune(older_than=time.time() + 60, max_messages=5000) == 2000
+
+
 async def test_a_disk_that_is_full_is_503_and_leaves_nothing_behind(
     store: FileSysStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +285,18 @@ async def test_files_are_synced_when_the_policy_says(
     await store.aclose()
     expected = {"commit": (True, True), "batch": (False, True), "none": (False, False)}
     assert (at_once == 2, later >= 1) == expected[durability]
+
+
+async def test_the_names_of_new_folders_are_synced_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[Path] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(Path(os.readlink(f"/proc/self/fd/{file}"))))
+    store = FileSysStore(tmp_path / "made" / "here")
+    await store.open()
+    await say(store.scope("tenant"), "a", user("1"))
+    path = only_file(tmp_path)
+    # From the message up to the first folder that was there before.
+    assert {path, *path.parents} - set(tmp_path.parents) <= synced
+    await store.aclose()
 
 
 async def test_an_append_whose_file_goes_while_it_runs_is_done_again(

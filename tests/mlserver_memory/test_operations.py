@@ -147,6 +147,20 @@ async def test_what_is_too_old_goes_by_itself(load: Load) -> None:
     assert (await ask(model, text("memory_id", "a")))["history"] == []
 
 
+async def test_requests_are_answered_while_much_is_pruned(load: Load) -> None:
+    model = await load()
+    for number in range(150):
+        await ask(model, *said("1", "2", "3", memory_id=str(number)))
+    pruning = asyncio.create_task(model._store.prune(max_messages=1))
+    answered = 0
+    while not pruning.done():
+        await ask(model, *said("meanwhile", memory_id="other"))
+        answered += 1
+    # One that is pruned may come in between, all of them may not.
+    assert answered > 15
+    assert await pruning >= 300
+
+
 async def test_a_store_that_fails_while_pruning_is_pruned_the_next_time(
     load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,8 +36,7 @@ def writing(path: Path, report: Report) -> Generator[RecordFile]:
     try:
         file = _locked(path, _WRITE, fcntl.LOCK_EX)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sync_folder(path.parent.parent)
+        make_folder(path.parent)
         file = _locked(path, _WRITE, fcntl.LOCK_EX)
     try:
         records = _records(file, path, report)
@@ -67,6 +66,14 @@ def _locked(path: Path, flags: int, operation: int) -> int:
             raise
         # Rewritten or removed while we waited for the lock.
         os.close(file)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, and make their names last."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def sync_folder(path: Path) -> None:

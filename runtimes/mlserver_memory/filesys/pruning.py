@@ -9,6 +9,19 @@ from ..retention import REPLAY_SECONDS
 from .records import Header, Record, RecordFile, header_line
 
 
+def is_due(records: RecordFile, older_than: float | None = None, max_messages: int | None = None) -> bool:
+    """Whether there may be something to remove: told by both ends of the file, so that a conversation that stays as it
+    is isn't read through again and again."""
+    newest = next(records.newest_first(), None)
+    if newest is None or not newest.total or (older_than is None and max_messages is None):
+        return True
+    if max_messages is not None and newest.total > max_messages:
+        return True
+    # A record without a key is the pinned system message of an earlier pruning, which stays.
+    oldest = next((record for record in records.oldest_first() if record.messages and record.digest), newest)
+    return older_than is not None and oldest.created < older_than
+
+
 def pruned(
     records: RecordFile, older_than: float | None = None, max_messages: int | None = None
 ) -> tuple[int, list[Record]]:

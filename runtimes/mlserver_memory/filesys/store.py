@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,10 +11,11 @@ from mlserver_chat import AppendKey, ConversationInfo, Message, NotReachable, St
 from mlserver_chat.identity import hashed
 
 from ..naming import conversation_id
+from ..threads import Threads
 from .conversation import Append, append, newest_window
 from .durability import Durability
-from .files import reading, remove, replace, writing
-from .pruning import pruned, rewritten
+from .files import make_folder, reading, remove, replace, writing
+from .pruning import is_due, pruned, rewritten
 
 logger = logging.getLogger("mlserver.memory")
 
@@ -42,7 +42,7 @@ class FileSysStore:
         self._root = root
         self._durability = Durability(durability)
         self._namespace = ""
-        self._threads = ThreadPoolExecutor(_THREADS, "memory-files")
+        self._threads = Threads(_THREADS, "memory-files")
         self._damage: list[str] = []
 
     def scope(self, namespace: str) -> "FileSysStore":
@@ -59,7 +59,7 @@ class FileSysStore:
     async def open(self) -> None:
         """Make the folder."""
         logger.info("memory is stored in %s", self._root)
-        await self._run(lambda: self._folder.mkdir(parents=True, exist_ok=True, mode=0o700))
+        await self._run(lambda: make_folder(self._folder))
 
     async def append(
         self,
@@ -145,7 +145,7 @@ class FileSysStore:
 
     async def aclose(self) -> None:
         """Finish what was begun."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._threads.aclose()
         await asyncio.to_thread(self._durability.close)
 
     @property
@@ -189,8 +189,9 @@ class FileSysStore:
         max_messages: int | None = None,
         dry_run: bool = False,
     ) -> int:
-        if not path.exists():
-            return 0
+        with reading(path, self._report) as records:
+            if records is None or not is_due(records, older_than, max_messages):
+                return 0
         with writing(path, self._report) as records:
             header = records.header()
             if header is None and (older_than is not None or max_messages is not None):
@@ -219,4 +220,4 @@ class FileSysStore:
                 logger.error("the memory store in %s failed: %s", self._root, error.strerror)
                 raise NotReachable(f"the memory store can't be used: {error.strerror}") from None
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
+        return await self._threads.run(guarded)
