@@ -126,7 +126,7 @@ def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: P
     file = tmp_path / "folder" / "new.db"
     store = f"sqlite:///{file}"
     row = '{"memory_id": "a", "role": "user", "content": [{"type": "text", "value": "hi"}]}'
-    assert "from version 0 to 1" in run("migrate", store, "--dry-run").stdout
+    assert "from version 0 to 2" in run("migrate", store, "--dry-run").stdout
     assert "would import 1 messages" in run("import", store, "-", "--dry-run", text=row).stdout
     assert "would delete a: 0 messages" in run("delete", store, "a", "--dry-run").stdout
     assert "would remove 0 messages" in run("prune", store, "--older-than", "1d", "--dry-run").stdout
@@ -144,6 +144,6 @@ def test_a_schema_of_an_older_release_is_upgraded_by_what_changes_a_store_only(
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, lambda connection, tables: None))
     monkeypatch.setattr(sql_store, "MIGRATIONS", migrations.MIGRATIONS)
     assert "run 'mlserver-llm memory migrate' first" in run("list", store, fails=True).output
-    assert "from version 1 to 2" in run("migrate", store, "--dry-run").stdout
+    assert "from version 2 to 3" in run("migrate", store, "--dry-run").stdout
     assert "2 conversations, 5 messages" in run("migrate", store).stdout
     assert listed(store) == {"a": 4, "b": 1}

@@ -24,7 +24,8 @@ DIALECTS: dict[str, Dialect] = {"mssql": mssql.dialect(), "oracle": oracle.diale
 
 
 class Recorder:
-    """In place of a connection: keeps the text of every statement; conversations are there or not."""
+    """In place of a connection, and of what executes on one: keeps the text of every statement; conversations are there
+    or not."""
 
     def __init__(self, dialect: Dialect, known: bool):
         self.dialect = dialect
@@ -34,7 +35,11 @@ class Recorder:
     def execute(self, statement: ClauseElement, values: object = None) -> Any:
         self.texts.append(str(statement.compile(dialect=self.dialect)))
         row = SimpleNamespace(last=9, system=1, messages=9) if self.known else None
-        return SimpleNamespace(first=lambda: row, one=lambda: row, all=lambda: [], rowcount=1, __iter__=iter)
+        return SimpleNamespace(first=lambda: row, rowcount=1, __iter__=iter)
+
+    def __call__(self, statement: ClauseElement, values: object = None) -> Any:
+        self.execute(statement)
+        return [(9, 1)] if self.known and self.texts[-1].startswith("UPDATE") else []
 
     def scalar(self, statement: ClauseElement) -> int:
         self.execute(statement)
@@ -58,8 +63,8 @@ def texts(dialect: Dialect) -> str:
         found += connection.texts
     connection = Recorder(dialect, True)
     append.replayed(connection)
-    for ends in (SimpleNamespace(last=9, system=0), SimpleNamespace(last=9, system=1)):
-        window_until(connection, statements, "id", ends, 3)
+    for ends in ((9, 0), (9, 1)):
+        window_until(connection, statements, "id", ends, 6)
     pruning = Pruning(tables, "namespace", 1.0, 2)
     pruning.prune(connection, "id", dry_run=True)
     pruning.prune(connection, "id", dry_run=False)

@@ -12,15 +12,17 @@ from sqlalchemy import Connection, create_engine, inspect, text
 
 from databases import SQL_KINDS, execute, mariadb, postgres, sql_url
 from mlserver_chat import InvalidInput, MemoryStore, NotReachable
+from mlserver_chat.identity import hashed
 from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, migrations
 from mlserver_memory.sql import store as sql_store
-from mlserver_memory.sql.schema import Tables
+from mlserver_memory.sql.schema import Tables, make_tables
 from support import free_ports
 
 SERVERS = SQL_KINDS[1:]
 STARTER = """
 import asyncio, sys
+from mlserver_chat.identity import hashed
 from mlserver_memory.conformance.tools import say, user
 from mlserver_memory.sql import SqlStore
 
@@ -80,9 +82,34 @@ async def test_an_older_schema_is_upgraded_in_place_with_its_data(
     # The release before, rolled back to, says so and doesn't touch what it can't know.
     monkeypatch.setattr(migrations, "MIGRATIONS", released)
     older = SqlStore(url)
-    with pytest.raises(NotReachable, match="schema version 2; this release knows 1"):
+    with pytest.raises(NotReachable, match="schema version 3; this release knows 2"):
         await older.open()
     for store in (*stores, older):
+        await store.aclose()
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_a_store_of_the_first_schema_is_upgraded_with_its_conversations(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sql_url(kind, f"first_schema_{kind}", tmp_path)
+    released, tables = migrations.MIGRATIONS, make_tables("memory_", None)
+    monkeypatch.setattr(migrations, "MIGRATIONS", released[:1])
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        migrations.migrate(connection, tables)
+        row = {"id": hashed("a"), "namespace_id": hashed(""), "memory_id": "a", "oldest": 1.0, "updated": 1.0}
+        connection.execute(tables.conversations.insert(), row | {"last": 1, "system": 0, "messages": 1})
+        message = {"conversation": hashed("a"), "sequence": 1, "record": user("kept").to_history(), "created": 1.0}
+        connection.execute(tables.messages.insert(), message)
+        connection.commit()
+    monkeypatch.setattr(migrations, "MIGRATIONS", released)
+    stores = [SqlStore(url) for _ in range(3)]
+    await asyncio.gather(*(store.open() for store in stores))
+    assert await stores[0].schema() == (2, 2)
+    assert texts(await say(stores[0], "a", user("new"))) == ["kept", "new"]
+    engine.dispose()
+    for store in stores:
         await store.aclose()
 
 
@@ -181,7 +208,7 @@ async def test_a_database_that_is_down_at_first_is_used_once_it_is_there(tmp_pat
         await store.aclose()
 
 
-HOSTILE = ('x"; DROP TABLE memory_messages; --', "x`y'z", "select ", "Ünï_", "a.b_", "x]y_")
+HOSTILE = ('x"; DROP TABLE memory_messages; --', "x`y'z", "select ", "Ünï_", "a.b_", "x]y_", "%s{}:$$_")
 
 
 @pytest.mark.parametrize("prefix", HOSTILE)

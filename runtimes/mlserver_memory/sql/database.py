@@ -1,11 +1,9 @@
 """One database: its pool, its threads, what its errors mean, and whether it can be reached."""
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -17,12 +15,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, SettingsError, data_folder
 
+from ..threads import Threads
 from . import sqlite
+from .direct import Direct, OnDriver, ThroughSqlAlchemy, Work
 from .writer import GroupCommit
 
 logger = logging.getLogger("mlserver.memory")
 
 T = TypeVar("T")
+
+Mode = Callable[[], AbstractContextManager[Connection]]
+"""A connection with or without a transaction around the block."""
 
 _ATTEMPTS = 4
 """Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
@@ -63,6 +66,7 @@ class Database:
         self._url = _resolved(url)
         self._file = str(self._url.database)
         self._engine = _engine(self._url, options)
+        self._direct = Direct(self._engine)
         self._migrate = migrate
         self._migrated = False
         self._migration = threading.Lock()
@@ -70,7 +74,7 @@ class Database:
         self._retry_at = 0.0
         self._name = f"{self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}"
         threads = int(options.get("pool_size", 5)) + int(options.get("max_overflow", 10))
-        self._threads = ThreadPoolExecutor(max(threads, 1), "memory-sql")
+        self._threads = Threads(max(threads, 1), "memory-sql")
         self._writers = self._threads
         self._transactions = self._engine
         self._file_lock, self._group = nullcontext[Any](), None
@@ -80,8 +84,8 @@ class Database:
             self._transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
         if self.dialect == "sqlite":
             # One writer at a time: more threads would only wait, and leave none to the readers.
-            self._writers = ThreadPoolExecutor(1, "memory-sqlite")
-            self._group = GroupCommit(partial(self._run, self._transaction), self._writers)
+            self._writers = Threads(1, "memory-sqlite")
+            self._group = GroupCommit(partial(self._run_directly, self._transaction), self._writers)
             self._file_lock = sqlite.file_locks[self._file]
 
     @property
@@ -105,12 +109,11 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, self._statements, work)
+        return await self._threads.run(self._run, self._statements, work)
 
     async def look(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads, on whatever schema there is."""
-        run = partial(self._run, self._statements, work, needs_schema=False)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await self._threads.run(partial(self._run, needs_schema=False), self._statements, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction; a cancelled caller leaves it to finish.
@@ -118,28 +121,45 @@ class Database:
         Raises:
             IntegrityError: a constraint of the schema was violated; nothing was written.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, self._transaction, work)
+        return await self._writers.run(self._run, self._transaction, work)
 
-    async def append(self, work: Callable[[Connection], T]) -> T:
-        """As `write`; on PostgreSQL `work` writes with one statement, which commits by itself, and on SQLite others may
-        share the transaction."""
+    async def query(self, work: Work[T]) -> T:
+        """As `read`, for what every turn of a conversation does."""
+        return await self._threads.run(self._run_directly, self._statements, work)
+
+    async def append(self, work: Work[T]) -> T:
+        """As `write`, for what every turn of a conversation does; on PostgreSQL `work` writes with one statement, which
+        commits by itself, and on SQLite others may share the transaction."""
         if self._group is not None:
             return await self._group.run(work)
-        mode = self._statements if self._commits_by_itself else self._transaction
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self._run, mode, work)
+        mode = self._statements if self.dialect == "postgresql" else self._transaction
+        return await self._writers.run(self._run_directly, mode, work)
 
     async def aclose(self) -> None:
         """Wait for running transactions and close the pool."""
-        await asyncio.to_thread(self._writers.shutdown)
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._writers.aclose()
+        await self._threads.aclose()
         self._engine.dispose()
 
-    def _run(
-        self,
-        mode: Callable[[], AbstractContextManager[Connection]],
-        work: Callable[[Connection], T],
-        needs_schema: bool = True,
-    ) -> T:
+    def _run_directly(self, mode: Mode, work: Work[T]) -> T:
+        """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
+        errors mean."""
+        if self._direct.is_possible and self._migrated and not self._failure:
+            try:
+                with self._on_driver(mode == self._transaction) as execute:
+                    result = work(execute)
+                if sqlite.is_in_place(execute.info, self._file):
+                    return result
+                self._reopen()
+            except self._direct.errors.IntegrityError as error:
+                raise IntegrityError(None, None, error) from None
+            except PoolTimeout as error:
+                raise self._translate(error) from None
+            except (self._direct.errors.Error, OSError):
+                pass
+        return self._run(mode, lambda connection: work(ThroughSqlAlchemy(connection)))
+
+    def _run(self, mode: Mode, work: Callable[[Connection], T], needs_schema: bool = True) -> T:
         if self._failure and time.monotonic() < self._retry_at:
             raise NotReachable("the memory store can't be reached")
         for attempt in range(_ATTEMPTS):
@@ -147,7 +167,7 @@ class Database:
                 if needs_schema and not self._migrated:
                     self._migrate_once()
                 with mode() as connection:
-                    result, file = work(connection), sqlite.opened_file(connection)
+                    result, info = work(connection), connection.info
             except IntegrityError:
                 raise
             except (DBAPIError, PoolTimeout, OSError) as error:
@@ -155,11 +175,20 @@ class Database:
                     time.sleep(0.01 * attempt)
                     continue
                 raise self._translate(error) from None
-            if file is None or file == sqlite.identity(self._file):
+            if sqlite.is_in_place(info, self._file):
                 self._reached()
                 return result
             self._reopen()
         raise NotReachable("the memory store can't be reached")
+
+    @contextmanager
+    def _on_driver(self, is_writing: bool) -> Generator[OnDriver]:
+        if is_writing and self.dialect == "sqlite":
+            with self._file_lock, self._direct.transaction(sqlite.BEGIN_IMMEDIATE) as execute:
+                yield execute
+        else:
+            with self._direct.transaction() as execute:
+                yield execute
 
     @contextmanager
     def _statements(self) -> Generator[Connection]:
@@ -172,7 +201,7 @@ class Database:
         """A transaction; on SQLite one that is ready to write, behind the other writers of this process."""
         with self._file_lock, self._transactions.begin() as connection:
             if self.dialect == "sqlite":
-                sqlite.begin_immediate(connection)
+                connection.exec_driver_sql(sqlite.BEGIN_IMMEDIATE)
             yield connection
 
     def _migrate_once(self) -> None:
@@ -237,7 +266,7 @@ def _engine(url: URL, options: dict[str, Any]) -> Engine:
         connect = _CONNECT_TIMEOUT.get(driver, {}) | dict(options.get("connect_args", {}))
         connect = {key: value for key, value in connect.items() if key not in url.query}
         # Values of a statement are messages and ids: they must not show in errors and logs.
-        ours: dict[str, Any] = {"connect_args": connect, "hide_parameters": True}
+        ours: dict[str, Any] = {"connect_args": connect, "hide_parameters": True, "pool_use_lifo": True}
         if url.get_backend_name() == "postgresql":
             ours["isolation_level"] = "AUTOCOMMIT"
         engine = create_engine(url, **(options | ours))

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 
 from mlserver_chat import NotReachable
 
-from . import sqlite
+from . import postgres, sqlite
 from .schema import Tables
 
 
@@ -15,7 +15,12 @@ def _create(connection: Connection, tables: Tables) -> None:
     tables.metadata.create_all(connection)
 
 
-MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create,)
+def _add_append(connection: Connection, tables: Tables) -> None:
+    if connection.dialect.name == "postgresql":
+        postgres.create_append(connection, tables)
+
+
+MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_append)
 """The step at index n makes version n + 1 out of version n. Where a database commits each DDL statement by itself
 (MySQL, Oracle), a step that was interrupted runs again: it must bear that."""
 
@@ -71,7 +76,7 @@ def _alone(connection: Connection, tables: Tables) -> Generator[None]:
         connection.execute(text(lock), name)
         connection.commit()
     if connection.dialect.name == "sqlite":
-        sqlite.begin_immediate(connection)
+        connection.exec_driver_sql(sqlite.BEGIN_IMMEDIATE)
     try:
         yield
     finally:

@@ -1,99 +1,99 @@
-"""PostgreSQL appends in one statement, which is one round trip and commits by itself."""
+"""PostgreSQL appends in a function of the database: one round trip, which commits by itself, and nothing to plan anew.
+
+Each statement of the function sees what was committed when it began, also after it waited for the conversation's row.
+"""
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Double,
-    Select,
-    String,
-    Text,
-    Unicode,
-    and_,
-    bindparam,
-    case,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
-    union_all,
-)
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import BigInteger, Connection, Double, Select, String, Text, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql import quoted_name
+from sqlalchemy.sql.functions import Function
+from sqlalchemy.types import TypeEngine
 
 from .schema import Tables
 
+_ARGUMENTS: dict[str, TypeEngine[Any]] = {
+    "p_id": String(),
+    "p_digest": String(),
+    "p_namespace_id": String(),
+    "p_namespace": Text(),
+    "p_memory_id": Text(),
+    "p_offset": BigInteger(),
+    "p_now": Double(),
+    "p_records": ARRAY(Text),
+    "p_provenance": Text(),
+    "p_size": BigInteger(),
+}
 
-def append_at_once(tables: Tables, is_single: bool) -> Select[Any]:
-    """Take the sequences, keep the key and add the messages, or the one message, which is quicker to plan.
+_BODY = """
+#variable_conflict use_column
+DECLARE
+  v_count CONSTANT bigint := cardinality(p_records);
+  v_last bigint;
+  v_system bigint;
+BEGIN
+  INSERT INTO {conversations} AS c
+    (id, namespace_id, namespace, memory_id, "last", "system", "messages", oldest, updated)
+  VALUES (p_id, p_namespace_id, p_namespace, p_memory_id, v_count, p_offset, v_count, p_now, p_now)
+  ON CONFLICT (id) DO UPDATE SET
+    "system" = CASE WHEN p_offset > 0 THEN c."last" + p_offset ELSE c."system" END,
+    "last" = c."last" + v_count,
+    "messages" = c."messages" + v_count,
+    updated = p_now
+  RETURNING c."last", c."system" INTO v_last, v_system;
+  INSERT INTO {appends} (conversation, digest, "last", "system", created)
+  VALUES (p_id, p_digest, v_last, v_system, p_now);
+  FOR n IN 1 .. v_count LOOP
+    INSERT INTO {messages} (conversation, "sequence", "record", created, provenance)
+    VALUES (p_id, v_last - v_count + n, p_records[n], p_now, p_provenance);
+  END LOOP;
+  IF v_system BETWEEN 1 AND v_last - p_size THEN
+    RETURN QUERY SELECT m."sequence", m."record", m.created, m.provenance FROM {messages} AS m
+      WHERE m.conversation = p_id AND m."sequence" = v_system;
+  END IF;
+  RETURN QUERY SELECT m."sequence", m."record", m.created, m.provenance FROM {messages} AS m
+    WHERE m.conversation = p_id AND m."sequence" > v_last - p_size AND m."sequence" <= v_last
+    ORDER BY m."sequence";
+END
+"""
+
+
+def create_append(connection: Connection, tables: Tables) -> None:
+    """Make the function, or replace that of an earlier release."""
+    quote = connection.dialect.identifier_preparer
+    body = _BODY.format(
+        conversations=quote.format_table(tables.conversations),
+        appends=quote.format_table(tables.appends),
+        messages=quote.format_table(tables.messages),
+    )
+    name, schema = quote.quote(tables.append), tables.version.schema
+    if schema is not None:
+        name = f"{quote.quote_schema(schema)}.{name}"
+    arguments = ", ".join(f"{argument} {kind.compile(connection.dialect)}" for argument, kind in _ARGUMENTS.items())
+    # As a text in quotes the body may hold any name.
+    quoted = body.replace("'", "''")
+    connection.exec_driver_sql(
+        f"CREATE OR REPLACE FUNCTION {name}({arguments}) "
+        "RETURNS TABLE (o_sequence bigint, o_record text, o_created double precision, o_provenance text) "
+        f"LANGUAGE plpgsql AS '{quoted}'"
+    )
+
+
+def append_at_once(tables: Tables) -> Select[Any]:
+    """Take the sequences, keep the key and add the messages; gives the window, oldest first, behind a system message
+    that is older than that.
 
     The row of the conversation is made or locked by the upsert, so that appends to one conversation follow one another;
     a key that is known violates the primary key of `appends`, and then nothing of all this has happened.
-
-    Gives `last` and `system` with each message of the window that was there before, in no order, or once with nulls.
-    The statement sees what was committed when it began. Where it then waited for the conversation's row, that is out of
-    date, and it gives no message.
     """
-    conversations, messages, appends = tables.conversations.c, tables.messages.c, tables.appends.c
-    identity, digest = bindparam("p_id", type_=String), bindparam("p_digest", type_=String)
-    count, offset = bindparam("p_count", type_=BigInteger), bindparam("p_offset", type_=BigInteger)
-    now = bindparam("p_now", type_=Double)
-    upsert = postgresql.insert(tables.conversations).values(
-        id=identity,
-        namespace_id=bindparam("p_namespace_id", type_=String),
-        namespace=bindparam("p_namespace", type_=Unicode),
-        memory_id=bindparam("p_memory_id", type_=Unicode),
-        last=count,
-        system=offset,
-        messages=count,
-        oldest=now,
-        updated=now,
+    schema = tables.version.schema
+    function = Function[Any](
+        # SQLAlchemy writes functions' names as they are, and the drivers take a single % for a value's place.
+        quoted_name(tables.append.replace("%", "%%"), quote=True),
+        *(bindparam(name, type_=kind) for name, kind in _ARGUMENTS.items()),
+        packagenames=None if schema is None else (schema,),
     )
-    new = upsert.excluded
-    has_system = new.system > literal_column("0")
-    newest_system = case((has_system, conversations.last + new.system), else_=conversations.system)
-    reserved = (
-        upsert.on_conflict_do_update(
-            index_elements=[conversations.id],
-            set_={
-                "system": newest_system,
-                "last": conversations.last + new.last,
-                "messages": conversations.messages + new.messages,
-                "updated": new.updated,
-            },
-        )
-        .returning(conversations.last, conversations.system, conversations.oldest)
-        .cte("reserved")
-    )
-    keep_key = insert(tables.appends).from_select(
-        [appends.conversation, appends.digest, appends.last, appends.system, appends.created],
-        select(identity, digest, reserved.c.last, reserved.c.system, now),
-    )
-    records = bindparam("p_records", type_=Text if is_single else postgresql.ARRAY(Text))
-    listed = func.unnest(records).table_valued("record", with_ordinality="position", name="listed").render_derived()
-    last, after = reserved.c.last, reserved.c.last - bindparam("p_size", type_=BigInteger)
-    sequence, record, source = last - count + listed.c.position, listed.c.record, reserved.join(listed, true())
-    if is_single:
-        sequence, record, source = last, records, reserved
-    provenance = bindparam("p_provenance", type_=Text)
-    add = insert(tables.messages).from_select(
-        [messages.conversation, messages.sequence, messages.record, messages.created, messages.provenance],
-        select(identity, sequence, record, now, provenance).select_from(source),
-    )
-    # Sequences begin anew in a conversation that was deleted: `oldest` tells it from the one before.
-    seen = tables.conversations.alias("seen")
-    is_current = and_(seen.c.id == identity, seen.c.last == last - count, seen.c.oldest == reserved.c.oldest)
-    # pg8000 reads every character of a statement each time: short names are quicker.
-    m = tables.messages.alias("m").c
-    older = (
-        select(m.sequence, m.record, m.created, m.provenance)
-        .where(m.conversation == seen.c.id, which)
-        .correlate(reserved, seen)
-        for which in (m.sequence > after, and_(m.sequence == reserved.c.system, m.sequence <= after))
-    )
-    window = union_all(*older).lateral("older")
-    return (
-        select(last, reserved.c.system, window)
-        .select_from(reserved.outerjoin(seen, is_current).outerjoin(window, true()))
-        .add_cte(keep_key.cte("kept"), add.cte("added"))
-    )
+    names = ("o_sequence", "o_record", "o_created", "o_provenance")
+    window = function.table_valued(*names, name="w")
+    return select(*(window.c[name] for name in names))

@@ -28,6 +28,8 @@ class Tables:
     conversations: Table
     messages: Table
     appends: Table
+    append: quoted_name
+    """Name of the function that appends, where a database has one."""
 
 
 def make_tables(prefix: str, schema: str | None) -> Tables:
@@ -83,4 +85,5 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
             Column("system", BigInteger, nullable=False, quote=True),
             Column("created", Double, nullable=False),
         ),
+        quoted_name(prefix + "append", quote=True),
     )

@@ -4,9 +4,10 @@ import os
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 
 FileIdentity = tuple[int, int]
 """Device and number of a file."""
@@ -45,14 +46,14 @@ def _turn_to_wal(connection: Any) -> None:
             time.sleep(pause)
 
 
-def begin_immediate(connection: Connection) -> None:
-    """Begin a transaction that is ready to write."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
+"""Begins a transaction that is ready to write."""
 
 
-def opened_file(connection: Connection) -> FileIdentity | None:
-    """The file that the connection has open: SQLite goes on in it also when it was removed or replaced."""
-    return connection.info.get(_FILE)
+def is_in_place(info: Mapping[Any, Any], path: str) -> bool:
+    """Whether the file that a connection has open is still the one at `path`: SQLite goes on in it also when it was
+    removed or replaced. `info` is what the pool keeps about the connection; other databases have no file."""
+    return _FILE not in info or info[_FILE] == identity(path)
 
 
 def identity(path: str) -> FileIdentity | None:

@@ -50,8 +50,7 @@ class Statements:
         self.add_conversation = insert(tables.conversations)
         self.add_messages = insert(tables.messages)
         self.add_append = insert(tables.appends)
-        self.append_at_once = append_at_once(tables, is_single=False)
-        self.append_one_at_once = append_at_once(tables, is_single=True)
+        self.append_at_once = append_at_once(tables)
         self.replayed = select(appends.last, appends.system).where(
             and_(appends.conversation == bindparam("p_id"), appends.digest == bindparam("p_digest"))
         )

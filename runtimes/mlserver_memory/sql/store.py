@@ -23,7 +23,7 @@ from ..naming import conversation_id
 from .database import Database
 from .migrations import MIGRATIONS, migrate, schema_version
 from .pruning import Pruning, forget_conversation
-from .rows import Append, newest_window, stored_message
+from .rows import Append, newest_window, stored_messages
 from .schema import make_tables
 from .statements import Statements
 
@@ -97,7 +97,7 @@ class SqlStore:
                 return await self._database.append(append.run)
             except IntegrityError:
                 # A replay; or two first messages of one conversation at once, and then the next try finds its row.
-                replayed = await self._database.read(append.replayed)
+                replayed = await self._database.query(append.replayed)
                 if replayed is not None:
                     return replayed
         raise InternalError()
@@ -105,13 +105,13 @@ class SqlStore:
     async def window(self, memory_id: str, size: int) -> Window:
         """The newest `size` messages."""
         identity = self._id(memory_id)
-        return await self._database.read(lambda connection: newest_window(connection, self._statements, identity, size))
+        return await self._database.query(lambda execute: newest_window(execute, self._statements, identity, size))
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
         """A page of messages."""
         values = {"p_id": self._id(memory_id), "p_after": after, "p_limit": limit}
         rows = await self._database.read(partial(_rows, query=self._statements.page, values=values))
-        return [stored_message(row) for row in rows]
+        return stored_messages(rows)
 
     async def conversations(self) -> AsyncIterator[ConversationInfo]:
         """All conversations, in the order of their hashes."""

@@ -3,24 +3,21 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
+from ..threads import Threads, tell
+from .direct import Execute, Work
 
 _MOST = 100
 """Appends a transaction: what comes after them, other processes included, shouldn't wait for long."""
-
-Work = Callable[[Connection], Any]
 
 
 @dataclass(frozen=True)
 class _Waiting:
     """Work, and where its caller waits for the outcome."""
 
-    work: Work
+    work: Work[Any]
     outcome: asyncio.Future[Any]
 
 
@@ -35,13 +32,13 @@ class GroupCommit:
         writer: the thread of all that writes.
     """
 
-    def __init__(self, transaction: Callable[[Work], Any], writer: ThreadPoolExecutor):
+    def __init__(self, transaction: Callable[[Work[Any]], Any], writer: Threads):
         self._transaction = transaction
         self._writer = writer
         self._waiting: list[_Waiting] = []
         self._lock = threading.Lock()
 
-    async def run(self, work: Work) -> Any:
+    async def run(self, work: Work[Any]) -> Any:
         """Run `work`; a cancelled caller leaves it to finish."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Any] = loop.create_future()
@@ -60,8 +57,11 @@ class GroupCommit:
             self._commit(waiting[start : start + _MOST])
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
+        def everything(execute: Execute) -> list[Any]:
+            return [each.work(execute) for each in group]
+
         try:
-            results = self._transaction(lambda connection: [each.work(connection) for each in group])
+            results = self._transaction(everything)
         except Exception as error:
             if len(group) > 1:
                 for each in group:
@@ -77,9 +77,7 @@ def _tell(group: Sequence[_Waiting], results: Sequence[Any]) -> None:
     for each, result in zip(group, results, strict=True):
         by_loop.setdefault(each.outcome.get_loop(), []).append((each.outcome, result))
     for loop, outcomes in by_loop.items():
-        # A loop that was closed meanwhile has nobody who waits.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, outcomes)
+        tell(loop, _settle, outcomes)
 
 
 def _settle(outcomes: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
