@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from textwrap import dedent, indent
 
+import pytest
 from mlserver.errors import MLServerError
 
 from mlserver_pipeline.engine import Answer, Engine, Outcome, Run
@@ -84,6 +85,16 @@ class Lab:
     def got(self, step: str) -> list[list[str]]:
         """The tensor names of each call of a step."""
         return [[tensor.name for tensor in sent.tensors] for name, sent in self.calls if name == step]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Callable[..., Lab]:
+    """`lab({"step": function, …}, spec, …)`."""
+
+    def make(models: Mapping[str, Model], *specs: str, names: tuple[str, ...] = ("p",)) -> Lab:
+        return Lab(tmp_path, models, *specs, names=names)
+
+    return make
 
 
 def emits(*names: str) -> Model:

@@ -1,7 +1,6 @@
 """The shapes of Core 2's sample pipelines, rebuilt over small arithmetic models: same requests, same answers."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -44,14 +43,6 @@ def passes_if(choice: int) -> Model:
 
 ROW = (ints("INPUT0", *A), ints("INPUT1", *A))
 ARITHMETIC: dict[str, Model] = {"mul10": multiplies(10), "add10": adds(10)}
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Callable[..., Lab]:
-    def make(models: Mapping[str, Model], *specs: str, names: tuple[str, ...] = ("p",)) -> Lab:
-        return Lab(tmp_path, models, *specs, names=names)
-
-    return make
 
 
 CHAIN = """

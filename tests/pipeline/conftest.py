@@ -1,0 +1,5 @@
+"""Fixtures of the samples' tests."""
+
+from pipeline_lab import lab
+
+__all__ = ["lab"]
