@@ -26,7 +26,7 @@ class InMemoryStore:
 
     def scope(self, namespace: str) -> "InMemoryStore":
         """The same store seen from another namespace."""
-        scoped = InMemoryStore()
+        scoped = type(self)()
         scoped._namespaces = self._namespaces
         scoped._conversations = self._namespaces.setdefault(namespace, {})
         return scoped

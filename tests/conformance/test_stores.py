@@ -1,15 +1,24 @@
-"""Every store keeps every promise of the seam."""
+"""Every store keeps every promise of the seam, and two that only this machine can be asked about."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import fcntl
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect
 
 from databases import SQL_KINDS, sql_url
 from mlserver_chat import MemoryStore
 from mlserver_memory import InMemoryStore
 from mlserver_memory.conformance import SPECS, Spec
+from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.naming import conversation_id
 from mlserver_memory.sql import SqlStore
 
 
@@ -38,3 +47,63 @@ async def store(place: tuple[str, str]) -> AsyncIterator[MemoryStore]:
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 async def test_the_store_keeps_its_promise(spec: Spec, store: MemoryStore) -> None:
     await spec.run(store)
+
+
+async def test_order_is_the_store_s_and_no_clock_s(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    backwards = itertools.count(time.time(), -60)
+    monkeypatch.setattr(time, "time", lambda: next(backwards))
+    memory_id = fresh_id()
+    for number in range(5):
+        window = await say(store, memory_id, user(str(number)))
+    assert texts(window) == texts(await store.read(memory_id)) == list("01234")
+    assert window.messages[-1].created < window.messages[0].created
+
+
+@contextmanager
+def locked(place: tuple[str, str], memory_id: str) -> Iterator[None]:
+    """As if another process were at work on the conversation for long."""
+    kind, where = place
+    if kind == "filesys":
+        (path,) = Path(where).rglob(f"{conversation_id('', memory_id)}.log")
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        return
+    engine = create_engine(where)
+    tables = [name for name in inspect(engine).get_table_names() if name.startswith("memory_")]
+    statements = {
+        "sqlite": "BEGIN IMMEDIATE",
+        "mariadb": f"LOCK TABLES {', '.join(f'{name} WRITE' for name in tables)}",
+    }
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statements.get(kind, f"LOCK TABLE {', '.join(tables)}"))
+        yield
+        connection.invalidate()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("place", ["filesys", *SQL_KINDS], indirect=True)
+async def test_a_store_that_has_to_wait_does_not_hold_up_the_event_loop(
+    store: MemoryStore, place: tuple[str, str]
+) -> None:
+    memory_id = fresh_id()
+    await say(store, memory_id, user("1"))
+    is_locked, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(place, memory_id):
+            is_locked.set()
+            released.wait(2)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.to_thread(is_locked.wait)
+    began = time.monotonic()
+    tasks = [asyncio.create_task(say(store, memory_id, user("2")))]
+    tasks += [asyncio.create_task(store.window(memory_id, 1)) for _ in range(2)]
+    await asyncio.sleep(0.2)
+    assert time.monotonic() - began < 1
+    assert not tasks[0].done()
+    released.set()
+    await holding
+    assert texts(await tasks[0]) == ["1", "2"]
+    await asyncio.gather(*tasks)

@@ -5,6 +5,7 @@ import asyncio
 from collections import Counter
 
 from mlserver_chat import InvalidInput, MemoryStore, Message, Part
+from mlserver_chat.tensors import dumps
 
 from .tools import fresh_id, key, say, system, texts, user
 
@@ -19,6 +20,14 @@ TEXTS = (
     "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 🙂 \u202e مرحبا \u0301 \u2028 \x7f \x1b",
     '["text"]',
     "null",
+)
+
+STATEMENTS = (
+    "'; DROP TABLE memory_messages; --",
+    '" OR ""="',
+    "`\\'; --",
+    "%s %(p_id)s :p_id ? $1 {0}",
+    "' || (SELECT 1) || '",
 )
 
 
@@ -136,6 +145,22 @@ async def any_text_comes_back_as_it_was(store: MemoryStore) -> None:
     for text in TEXTS:
         await say(store, memory_id, user(text))
     assert texts(await store.read(memory_id)) == list(TEXTS)
+
+
+async def what_looks_like_a_statement_is_only_text_wherever_it_stands(store: MemoryStore) -> None:
+    for text in STATEMENTS:
+        namespace, memory_id = fresh_id() + text, fresh_id() + text
+        scoped = store.scope(namespace)
+        messages = [Message(text, (Part(text, text),), (dumps({"id": text}),), text)]
+        provenance = {name: text for name in ("prompt", "prompt_version", "prompt_hash", "model")}
+        for _ in range(2):
+            await scoped.append(key(memory_id, messages, text), messages, 10, provenance)
+        stored = [(each.message, dict(each.provenance)) for each in await scoped.read(memory_id)]
+        assert stored == [(messages[0], provenance)]
+        assert [info.memory_id async for info in scoped.conversations()] == [memory_id]
+        assert namespace in [name async for name in store.namespaces()]
+        assert await scoped.prune(max_messages=1, memory_id=text) == await scoped.delete(text) == 0
+        assert await scoped.delete(memory_id) == 1
 
 
 async def a_nul_comes_back_or_is_refused(store: MemoryStore) -> None:
