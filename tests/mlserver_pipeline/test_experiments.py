@@ -45,6 +45,21 @@ def test_candidates_share_by_weight_and_a_route_that_was_taken_is_taken_again(tm
     assert it.choose(":c_1: :b_1: :p.pipeline:", lambda: 0.0) == "b"
 
 
+def test_a_mirror_gets_its_percentage_whatever_the_candidates_get(tmp_path: Path) -> None:
+    mirrored, alone = experiment(tmp_path, f"{HALVES}\nmirror: {{name: m, percent: 25}}", PIPELINES)
+    assert [mirrored.is_mirrored(lambda at=at: at) for at in (0.0, 0.249, 0.25, 0.999)] == [True, True, False, False]
+    assert not alone.is_mirrored(lambda: 0.0)
+
+
+@pytest.mark.parametrize(("drawn", "mirror"), [(0.4, "m.pipeline"), (0.6, "")])
+def test_a_mirror_of_pipelines_is_a_pipeline(tmp_path: Path, drawn: float, mirror: str) -> None:
+    mesh = Mesh(lambda: drawn)
+    spec = f"{PIPELINES}\nmirror: {{name: m, percent: 50}}"
+    mesh.members.append(Pipelines("pipes", {"p", "q", "m"}, experiment(tmp_path, spec)))
+    assert mesh.choose("p.pipeline", "").mirror == mirror
+    assert mesh.choose("q.pipeline", "").mirror == "", "only the default's address is split"
+
+
 REFUSED = {
     "default/0": (
         ("default: c\ncandidates: [{name: a, weight: 1}]",),
@@ -206,9 +221,10 @@ def test_both_models_and_both_pipelines_get_their_share_and_routes_stick(server:
     assert named == {("a", ":a_1:")}
 
 
-def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path]) -> None:
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path], transport: str) -> None:
     server[1].unlink(missing_ok=True)
-    said, _ = ask(server[0], "/v2/models/a/infer")
+    said, _ = ask(server[0], "/v2/models/a/infer") if transport == "rest" else grpc_says(server[0], "a")
     assert said in ("a", "b")
     deadline = time.monotonic() + 5
     while not server[1].exists():

@@ -68,6 +68,7 @@ REFUSED = {
     ),
     # What Core 2 accepts, and then crashes on, ignores or never ends.
     "underscore": ("steps: [{name: a_b}]", "step 'a_b' can't be the name of a Model"),
+    "dot": ("steps: [{name: a.b}]", "step 'a.b' can't be the name of a Model"),
     "unknown trigger": ("steps: [{name: a, triggers: [b]}]", "step 'a' has trigger 'b', but there is no step 'b'"),
     "own outputs": (
         "steps: [{name: a, inputs: [p.outputs, p], inputsJoinType: any}]\noutput: {steps: [a]}",
