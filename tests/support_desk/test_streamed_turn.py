@@ -1,0 +1,104 @@
+"""A streamed turn between two real memories: what the caller hears is what is stored, also when he hangs up."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from pipeline_lab import manifest_text
+from support import ROOT, Server, outputs, text
+
+SLOW = """
+import asyncio, os
+from pathlib import Path
+from mlserver_chat.testing import FakeBackend
+
+
+class Slow(FakeBackend):
+    async def stream(self, messages, params):
+        try:
+            async for chunk in super().stream(messages, params):
+                yield chunk
+                await asyncio.sleep(0.2)
+        finally:
+            Path(os.environ["STOPPED"]).write_text("yes")
+"""
+REPLY = "one two three four five six seven"
+TURN = manifest_text(
+    """
+    steps:
+    - name: remember-user
+    - name: answer
+      inputs: [remember-user.outputs.memory_id, remember-user.outputs.history]
+    - name: remember-assistant
+      inputs: [answer.outputs.memory_id, answer.outputs.role, answer.outputs.content, answer.outputs.type]
+    output: {steps: [remember-assistant]}
+    """,
+    "turn",
+)
+
+
+@pytest.fixture(scope="module")
+def server(mlserver: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Any]]:
+    """The support desk's memories around a model that says a word in a fifth of a second."""
+    tmp = tmp_path_factory.mktemp("turn")
+    backend = {"backend": "slow.Slow", "config": {"model_settings": {"reply": REPLY}}}
+    models: dict[str, dict[str, object]] = {
+        name: json.loads((ROOT / f"models/{name}/model-settings.json").read_text(encoding="utf-8"))
+        for name in ("remember-user", "remember-assistant")
+    }
+    for name, implementation, extra in (
+        ("answer", "mlserver_llm_local.runtime.Local", backend),
+        ("turn", "mlserver_pipeline.Pipeline", {"manifest": "turn.yaml"}),
+    ):
+        models[name] = {"implementation": implementation, "parameters": {"extra": extra}}
+    files = {"answer/slow.py": SLOW, "turn/turn.yaml": TURN}
+    yield mlserver(models, files=files, tmp=tmp, env={"STOPPED": str(tmp / "stopped")}), tmp / "stopped"
+
+
+def said(memory_id: str) -> dict[str, Any]:
+    return {"inputs": [text("memory_id", memory_id), text("role", "user"), text("content", "hi"), text("type", "text")]}
+
+
+def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
+    return (json.loads(line.removeprefix("data:")) for line in response.iter_lines() if line.startswith("data:"))
+
+
+def stored(server: Server, memory_id: str) -> list[tuple[str, str, str]]:
+    """Role, text and what is said of its end, of each message."""
+    body = [text("memory_id", memory_id)]
+    answer = outputs(server.infer("remember-user", body, parameters={"operation": "export"}))
+    messages = [json.loads(str(each)) for each in answer["messages"]]
+    return [
+        (each["role"], each["content"][0]["value"], each.get("provenance", {}).get("finish_reason", ""))
+        for each in messages
+    ]
+
+
+def test_the_reply_is_stored_when_the_stream_ends_and_once_only(server: tuple[Server, Any]) -> None:
+    for _ in range(2):
+        url, headers = f"{server[0].url}/v2/pipelines/turn/infer_stream", {"x-request-id": "whole"}
+        with httpx2.stream("POST", url, json=said("whole"), headers=headers, timeout=20) as response:
+            *chunks, last = events(response)
+            # Asked at once: nothing is still on its way.
+            assert stored(server[0], "whole") == [("user", "hi", ""), ("assistant", REPLY, "")]
+        assert {each["parameters"]["step"] for each in chunks} == {"answer"} and len(chunks) >= 7
+        history = next(each["data"] for each in last["outputs"] if each["name"] == "history")
+        assert [json.loads(each)["role"] for each in history] == ["user", "assistant"]
+
+
+def test_a_caller_that_hangs_up_stops_the_model_and_what_it_said_is_stored_as_cut(server: tuple[Server, Any]) -> None:
+    server[1].unlink(missing_ok=True)
+    with httpx2.stream(
+        "POST", f"{server[0].url}/v2/pipelines/turn/infer_stream", json=said("cut"), timeout=20
+    ) as response:
+        assert next(events(response))["parameters"]["step"] == "answer"
+    deadline = time.monotonic() + 10
+    while len(stored(server[0], "cut")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (_, (role, content, end)) = stored(server[0], "cut")
+    assert (role, end) == ("assistant", "cut")
+    assert REPLY.startswith(content) and len(content) < len(REPLY) and server[1].exists()
