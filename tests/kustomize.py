@@ -36,6 +36,21 @@ def build(folder: Path) -> tuple[dict[str, Any], ...]:
     return tuple(yaml.safe_load_all(rendered.stdout))
 
 
+def with_components(folder: Path, overlay: str, *components: str, exported: str = "") -> tuple[dict[str, Any], ...]:
+    """The documents of an overlay to whose `components` a user has added more, in a copy of manifests/ below `folder`;
+    `exported` is the cluster's own ServerConfig, if he has fetched it."""
+    for name in ("manifests", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name)
+    if exported:
+        place = folder / "manifests/components/serverconfigs/cluster/mlserver.yaml"
+        place.write_text(exported, encoding="utf-8")
+    path = folder / f"manifests/overlays/{overlay}/kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kustomization["components"] += [f"../../components/{name}" for name in components]
+    path.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    return build(path.parent)
+
+
 def of_kind(documents: tuple[dict[str, Any], ...], kind: str) -> dict[str, dict[str, Any]]:
     """The documents of one kind, by name."""
     return {each["metadata"]["name"]: each for each in documents if each["kind"] == kind}

@@ -1,6 +1,5 @@
 """What kustomize renders of manifests/: every document is valid, and they belong together."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 
 import monitoring_crds
 from core2 import SERVER_CONFIG_PORTS, pod_labels, schedulable
-from kustomize import KUBERNETES, MANIFESTS, build, of_kind, quantity, render, selects
+from kustomize import KUBERNETES, MANIFESTS, of_kind, quantity, render, selects, with_components
 from mlserver_llm_cli.main import main
 from mlserver_pipeline.crds import KINDS
 from mlserver_pipeline.lint import lint_file
@@ -44,19 +43,6 @@ def pods(documents: tuple[dict[str, Any], ...]) -> dict[str, dict[str, str]]:
     return of_servers | {name: each["spec"]["template"]["metadata"]["labels"] for name, each in sets.items()}
 
 
-def with_components(folder: Path, overlay: str, *components: str) -> tuple[dict[str, Any], ...]:
-    """An overlay with more of the components, as a user adds them."""
-    above = os.path.relpath(MANIFESTS, folder.resolve())
-    lines = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [f"{above}/overlays/{overlay}"],
-        "components": [f"{above}/components/{name}" for name in components],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines), encoding="utf-8")
-    return build(folder)
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_document_is_valid(tmp_path: Path, overlay: str) -> None:
     check_documents(render(overlay), tmp_path)
@@ -69,6 +55,29 @@ def test_the_llm_moves_to_a_gpu_and_an_experiment_to_production(tmp_path: Path) 
     assert container(local)["resources"]["limits"] == {"memory": "2Gi", "nvidia.com/gpu": 1}
     assert local["spec"]["podSpec"]["tolerations"] and local["spec"]["podSpec"]["nodeSelector"]
     assert "answer-support-v2" in of_kind(documents, "Model")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_server_for_models_behind_an_api_is_like_the_others_but_for_its_key(tmp_path: Path, overlay: str) -> None:
+    documents = with_components(tmp_path, overlay, "api")
+    check_documents(documents, tmp_path)
+    servers = of_kind(documents, "Server")
+    api, like = servers["mlserver-llm-api"], servers["mlserver-llm-classifier"]
+    assert container(api)["image"].replace("-api:", "-classifier:") == container(like)["image"]
+    workers, key = container(api)["env"]
+    reference = key["valueFrom"]["secretKeyRef"]
+    assert [workers] == container(like)["env"] and reference["key"] in SECRETS[reference["name"]]
+    own = {"image", "env", "resources"}
+    assert {key: value for key, value in container(api).items() if key not in own} == {
+        key: value for key, value in container(like).items() if key not in own
+    }
+    assert api["spec"]["podSpec"].keys() == like["spec"]["podSpec"].keys()
+    assert api["spec"]["replicas"] == like["spec"]["replicas"]
+    assert schedulable({"spec": {"requirements": ["mlserver-llm-api"]}}, servers) == ["mlserver-llm-api"]
+    for kind in ("NetworkPolicy", "PodDisruptionBudget") if overlay == "production" else ("PodDisruptionBudget",):
+        field = {"NetworkPolicy": "podSelector", "PodDisruptionBudget": "selector"}[kind]
+        (found,) = (each for each in of_kind(documents, kind).values() if selects(each["spec"][field], pod_labels(api)))
+        assert found["metadata"]["namespace"] == "seldon-mesh"
 
 
 def check_documents(documents: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
@@ -148,7 +157,7 @@ def test_secrets_are_references_to_those_that_the_user_makes(overlay: str) -> No
     storages = {model["spec"]["secretName"] for model in of_kind(documents, "Model").values()}
     assert storages == {"support-desk-storage"}
     used = storages | {name for name, _ in references}
-    assert used == (set(SECRETS) if overlay == "production" else storages)
+    assert used == (set(SECRETS) - {"support-desk-llm"} if overlay == "production" else storages)
 
 
 def test_the_storage_secret_is_one_remote_of_the_name_in_the_uris() -> None:

@@ -1,6 +1,5 @@
 """The component that makes a ServerConfig for each image of the one that a cluster has."""
 
-import shutil
 from typing import Any
 
 import kubernetes_validate
@@ -8,9 +7,8 @@ import pytest
 import yaml
 
 from core2 import SERVER_CONFIG_PORTS
-from kustomize import KUBERNETES, MANIFESTS, build, of_kind, quantity, selects
+from kustomize import KUBERNETES, of_kind, quantity, selects, with_components
 from mlserver_pipeline.crds import KINDS
-from support import ROOT
 
 AGENT, SERVED = (
     [{"name": name, "containerPort": SERVER_CONFIG_PORTS[name]} for name in names]
@@ -53,15 +51,7 @@ EXPORTED: dict[str, Any] = {
 def documents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
     """An overlay with the component, once the user has put the cluster's ServerConfig where it says."""
     tmp = tmp_path_factory.mktemp("serverconfigs")
-    shutil.copytree(MANIFESTS, tmp / "manifests")
-    shutil.copytree(ROOT / "pipelines", tmp / "pipelines")
-    exported = tmp / "manifests/components/serverconfigs/cluster/mlserver.yaml"
-    exported.write_text(yaml.safe_dump(EXPORTED), encoding="utf-8")
-    overlay = tmp / "manifests/overlays" / request.param / "kustomization.yaml"
-    content = yaml.safe_load(overlay.read_text(encoding="utf-8"))
-    content["components"].append("../../components/serverconfigs")
-    overlay.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return build(overlay.parent)
+    return with_components(tmp, request.param, "serverconfigs", exported=yaml.safe_dump(EXPORTED))
 
 
 def containers(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
