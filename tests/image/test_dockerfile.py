@@ -84,6 +84,16 @@ def test_the_version_is_the_projects() -> None:
     assert RECIPE.labels["org.opencontainers.image.version"] == PROJECT["version"]
 
 
+def test_what_is_installed_is_installed_in_a_stage_of_its_own_and_the_image_takes_the_result_only() -> None:
+    steps = instructions()
+    first, second = (place for place, (name, _) in enumerate(steps) if name == "FROM")
+    bases = [value.split(" AS ")[0] for name, value in steps if name == "FROM"]
+    assert bases == ["${PYTHON_IMAGE}"] * 2 and "-slim" in dict(steps[:first])["ARG"]
+    image = steps[second:]
+    assert [value for name, value in image if name == "COPY"] == ["--from=build /opt/venv /opt/venv"]
+    assert not re.search(r"\b(pip|apt|apt-get) install\b", " ".join(value for name, value in image if name == "RUN"))
+
+
 def test_it_runs_as_a_user_without_rights_and_asks_nothing_of_the_network() -> None:
     assert value_of("USER") == "1000:1000"
     expected = {

@@ -123,26 +123,33 @@ def test_a_trace_without_values_names_tensors_only(server: Server) -> None:
     assert far["arrived"] == {"near.outputs": [["x"]]} and "48213" not in "".join(answer["data"])
 
 
-def grpc_request(pipeline: str, tensor: pb.ModelInferRequest.InferInputTensor) -> pb.ModelInferRequest:
+def over_grpc(pipeline: str, datatype: str, **contents: Any) -> pb.ModelInferRequest:
+    data = pb.InferTensorContents(**contents)
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", shape=[1, 1], datatype=datatype, contents=data)
     return pb.ModelInferRequest(model_name=pipeline, inputs=[tensor])
+
+
+def test_a_trace_is_asked_for_over_grpc_too(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        answer = infer(over_grpc("chain", "FP64", fp64_contents=[1]), metadata=[("x-pipeline-trace", "1")], timeout=20)
+    (trace,) = [each for each in answer.outputs if each.name == "trace"]
+    assert [json.loads(row)["step"] for row in trace.contents.bytes_contents] == ["near", "far"]
 
 
 def test_over_grpc_a_stall_is_unknown_with_the_same_text(server: Server) -> None:
     answer = ask(server, "stuck", 1)
-    contents = pb.InferTensorContents(fp64_contents=[1])
-    tensor = pb.ModelInferRequest.InferInputTensor(name="x", shape=[1, 1], datatype="FP64", contents=contents)
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as refused:
-        GRPCInferenceServiceStub(channel).ModelInfer(grpc_request("stuck", tensor), timeout=20)
+        GRPCInferenceServiceStub(channel).ModelInfer(over_grpc("stuck", "FP64", fp64_contents=[1]), timeout=20)
     assert refused.value.code() is grpc.StatusCode.UNKNOWN  # type: ignore[attr-defined]
     assert answer.status_code == 504 and "step 'later' waits for near.outputs.nothing" in answer.text
     assert answer.text in refused.value.details()  # type: ignore[attr-defined]
 
 
 def test_over_grpc_chunks_come_first_and_the_answer_last(server: Server) -> None:
-    contents = pb.InferTensorContents(bytes_contents=[b"one two"])
-    tensor = pb.ModelInferRequest.InferInputTensor(name="x", shape=[1], datatype="BYTES", contents=contents)
+    request = over_grpc("talks", "BYTES", bytes_contents=[b"one two"])
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([grpc_request("talks", tensor)]), timeout=20)
+        stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=20)
         parts = [(part.parameters["step"].string_param, part.outputs[0].contents.bytes_contents[0]) for part in stream]
     assert parts == [("talk", b"one "), ("talk", b"two "), ("", b"one two ")]
 
