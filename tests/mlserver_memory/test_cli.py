@@ -112,6 +112,22 @@ def test_pruning_says_first_what_it_would_do(store: str) -> None:
     assert listed(store, "--namespace", "other") == {}
 
 
+def test_long_work_shows_its_progress_on_a_terminal_only(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, copy = tmp_path / "all.jsonl", f"sqlite:///{tmp_path}/copy.db"
+    works = {
+        "export": (store, "-o", file),
+        "import": (copy, file),
+        "prune": (copy, "--max-messages", 1, "--dry-run"),
+    }
+    for is_terminal in (False, True):
+        monkeypatch.setenv("FORCE_COLOR", "1" if is_terminal else "")
+        for work, arguments in works.items():
+            shown = run(work, *arguments).stderr
+            assert (work in shown and "%" in shown) == is_terminal, shown
+
+
 def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
     assert "give --older-than or --max-messages" in run("prune", store, fails=True).output
     assert "is not a duration such as" in run("prune", store, "--older-than", "soon", fails=True).output

@@ -96,14 +96,18 @@ async def test_a_store_that_cannot_be_opened_says_why_and_unloads() -> None:
 
 
 @pytest.mark.parametrize(
-    "memory_id", ["../x", "a/b", "..", ".", "/etc/passwd", "CON", "%2e%2e", "🙂", "é", "é", "x" * 255]
+    "memory_id", ["../x", "a/b", "..", ".", "/etc/passwd", "CON", "%2e%2e", "🙂", "é", "é", "x" * 255, "../link/x"]
 )
 async def test_any_id_is_legal_and_stays_inside_the_store(
-    memory: ConversationalMemory, tmp_path: Path, memory_id: str
+    memory: ConversationalMemory, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, memory_id: str
 ) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (tmp_path / "link").symlink_to(outside)
     answer = await ask(memory, *said("mine", memory_id=memory_id))
     assert (answer["memory_id"], contents(answer)) == ([memory_id], ["mine"])
-    assert {path.name for path in tmp_path.iterdir()} <= {"files", "memory.db", "memory.db-wal", "memory.db-shm"}
+    stores = {"files", "memory.db", "memory.db-wal", "memory.db-shm"}
+    assert {path.name for path in tmp_path.iterdir()} <= stores | {"link"}
+    assert not list(outside.iterdir())
     assert not any(memory_id in path.name for path in tmp_path.rglob("*") if len(memory_id) > 2)
 
 
