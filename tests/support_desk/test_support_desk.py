@@ -46,6 +46,17 @@ def test_a_status_turn_answers_with_the_looked_up_status_and_is_stored(desk: Ser
     assert [json.loads(str(record)) for record in answer["history"]] == history(desk, "status")
 
 
+def test_a_reply_is_kept_with_the_prompt_and_the_model_that_wrote_it(desk: Server) -> None:
+    outputs(turn(desk, "kept", "the printer has a paper jam again"))
+    asked = desk.infer("remember-user", [text("memory_id", "kept")], parameters={"operation": "export"})
+    user, reply = (json.loads(str(row)) for row in outputs(asked)["messages"])
+    assert "provenance" not in user
+    prompt = json.loads((ROOT / "models/answer-support/prompt.json").read_text(encoding="utf-8"))
+    kept = reply["provenance"]
+    assert (kept["prompt"], kept["prompt_version"]) == (prompt["name"], prompt["version"])
+    assert kept["prompt_hash"] and kept["model"] == "support-tiny"
+
+
 def test_a_follow_up_uses_the_number_of_an_earlier_turn(desk: Server) -> None:
     outputs(turn(desk, "follow", "What is the status of INC-3391?"))
     outputs(turn(desk, "follow", "my printer has a paper jam"))
