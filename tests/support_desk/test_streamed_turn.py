@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from pipeline_lab import manifest_text
 from support import ROOT, Server, outputs, text
@@ -90,15 +93,42 @@ def test_the_reply_is_stored_when_the_stream_ends_and_once_only(server: tuple[Se
         assert [json.loads(each)["role"] for each in history] == ["user", "assistant"]
 
 
-def test_a_caller_that_hangs_up_stops_the_model_and_what_it_said_is_stored_as_cut(server: tuple[Server, Any]) -> None:
+def over_rest(server: Server, memory_id: str) -> str:
+    """The step of the first chunk; then the caller is gone."""
+    url = f"{server.url}/v2/pipelines/turn/infer_stream"
+    with httpx2.stream("POST", url, json=said(memory_id), timeout=20) as response:
+        return next(events(response))["parameters"]["step"]
+
+
+def over_grpc(server: Server, memory_id: str) -> str:
+    """The same by gRPC."""
+    inputs = [
+        pb.ModelInferRequest.InferInputTensor(
+            name=each["name"],
+            shape=each["shape"],
+            datatype="BYTES",
+            contents=pb.InferTensorContents(bytes_contents=[value.encode() for value in each["data"]]),
+        )
+        for each in said(memory_id)["inputs"]
+    ]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        request = pb.ModelInferRequest(model_name="turn", inputs=inputs)
+        stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=20)
+        step = next(stream).parameters["step"].string_param
+        stream.cancel()
+        return step
+
+
+@pytest.mark.parametrize("leave", [over_rest, over_grpc])
+def test_a_caller_that_hangs_up_stops_the_model_and_what_it_said_is_stored_as_cut(
+    server: tuple[Server, Any], leave: Callable[[Server, str], str]
+) -> None:
     server[1].unlink(missing_ok=True)
-    with httpx2.stream(
-        "POST", f"{server[0].url}/v2/pipelines/turn/infer_stream", json=said("cut"), timeout=20
-    ) as response:
-        assert next(events(response))["parameters"]["step"] == "answer"
+    memory_id = leave.__name__
+    assert leave(server[0], memory_id) == "answer"
     deadline = time.monotonic() + 10
-    while len(stored(server[0], "cut")) < 2 and time.monotonic() < deadline:
+    while len(stored(server[0], memory_id)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    (_, (role, content, end)) = stored(server[0], "cut")
+    (_, (role, content, end)) = stored(server[0], memory_id)
     assert (role, end) == ("assistant", "cut")
     assert REPLY.startswith(content) and len(content) < len(REPLY) and server[1].exists()
