@@ -1,7 +1,9 @@
 """Core 2's samples that need a server: a pipeline that is changed while it serves, numbers and text as a client gets
 them."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pipeline_lab import manifest_text
 from support import Server
 
 MODELS = """
+import asyncio
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, NumpyRequestCodec, StringCodec
 from mlserver.types import InferenceResponse
@@ -20,7 +23,10 @@ from mlserver.types import InferenceResponse
 class Arithmetic(MLModel):
     # What each model of the samples does, by its name.
     async def predict(self, payload):
-        if self.name in ("add10", "mul10"):
+        if self.name == "slow":
+            await asyncio.sleep(1)
+            output = NumpyCodec.encode_output("OUTPUT", self.decode(payload.inputs[0], default_codec=NumpyCodec))
+        elif self.name in ("add10", "mul10"):
             array = self.decode(payload.inputs[0], default_codec=NumpyCodec)
             output = NumpyCodec.encode_output("OUTPUT", array + 10 if self.name == "add10" else array * 10)
         elif self.name == "iris":
@@ -37,6 +43,7 @@ VERSIONS = {
     step: manifest_text(f"steps: [{{name: {step}}}]\noutput: {{steps: [{step}]}}", "version-test")
     for step in ("add10", "mul10")
 }
+SLOW = manifest_text("steps: [{name: slow}]\noutput: {steps: [slow]}", "patient")
 IRIS = manifest_text("steps: [{name: iris}]\noutput: {steps: [iris]}", "flowers")
 SPEECH = manifest_text(
     """
@@ -58,10 +65,11 @@ SPEECH = manifest_text(
 def served(mlserver: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> tuple[Server, Path]:
     """A server with the samples' models and pipelines, and the manifest of `version-test`."""
     tmp = tmp_path_factory.mktemp("samples")
-    names = ("add10", "mul10", "iris", "whisper", "sentiment", "explainer")
+    names = ("add10", "mul10", "slow", "iris", "whisper", "sentiment", "explainer")
     models: dict[str, dict[str, Any]] = {name: {"implementation": "samples.Arithmetic"} for name in names}
     files = {f"{name}/samples.py": MODELS for name in names}
-    for name, manifest in {"flowers": IRIS, "speech-to-sentiment": SPEECH, "version-test": VERSIONS["add10"]}.items():
+    manifests = {"flowers": IRIS, "speech-to-sentiment": SPEECH, "patient": SLOW, "version-test": VERSIONS["add10"]}
+    for name, manifest in manifests.items():
         extra = {"manifest": "p.yaml"}
         models[name] = {"implementation": "mlserver_pipeline.Pipeline", "parameters": {"extra": extra}}
         files[f"{name}/p.yaml"] = manifest
@@ -110,6 +118,20 @@ def test_a_faulty_manifest_does_not_take_the_place_of_the_one_that_answers(serve
     assert four(server) == before
     manifest.write_text(VERSIONS["add10"], encoding="utf-8")
     assert load(server, "version-test") == 200 and four(server) == [11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_a_request_on_its_way_is_answered_whatever_becomes_of_its_pipeline(
+    served: tuple[Server, Path], verb: str
+) -> None:
+    server, _ = served
+    with ThreadPoolExecutor(1) as caller:
+        asked = caller.submit(infer, server, "patient", name="INPUT", shape=[1], datatype="FP32", data=[7])
+        time.sleep(0.3)
+        assert not asked.done()
+        assert httpx2.post(f"{server.url}/v2/repository/models/patient/{verb}", timeout=20).status_code == 200
+        answer = asked.result()
+    assert answer.status_code == 200 and answer.json()["outputs"][0]["data"] == [7]
 
 
 def test_iris_predicts_a_whole_number_by_numpys_codec(served: tuple[Server, Path]) -> None:
