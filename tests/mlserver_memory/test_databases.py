@@ -1,5 +1,6 @@
 """What the databases themselves say: how much they read for a turn, how often they were asked, and in which schema."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,23 @@ async def test_a_turn_asks_the_database_no_more_often_than_it_needs_to(
     assert 10 <= await asked_for(lambda: say(store, "a", user("x"), size=SIZE)) <= 10 * append
     assert 10 <= await asked_for(lambda: store.window("a", SIZE)) <= 10 * read
     await store.aclose()
+
+
+async def test_sqlite_syncs_each_commit_to_the_disk(tmp_path: Path) -> None:
+    found: list[tuple[object, ...]] = []
+
+    def checked_out(connection: Any, *_: object) -> None:
+        pragmas = ("PRAGMA synchronous", "PRAGMA journal_mode")
+        found.append(tuple(connection.execute(pragma).fetchone()[0] for pragma in pragmas))
+
+    event.listen(Pool, "checkout", checked_out)
+    store = SqlStore(sql_url("sqlite", "synced", tmp_path))
+    await asyncio.gather(*(say(store, str(number), user("x")) for number in range(20)))
+    await asyncio.gather(*(store.window(str(number), 1) for number in range(20)))
+    await store.aclose()
+    event.remove(Pool, "checkout", checked_out)
+    # 2 is FULL.
+    assert set(found) == {(2, "wal")}
 
 
 @pytest.mark.parametrize("kind", ["pg8000", "psycopg"])

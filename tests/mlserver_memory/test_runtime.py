@@ -1,6 +1,9 @@
 """What the memory model does with requests: over HTTP where the behaviour is MLServer's, else on the model itself."""
 
+import asyncio
 import json
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,25 @@ async def test_what_produced_a_message_is_stored_with_it(memory: ConversationalM
     assert cut.provenance == provenance | {"finish_reason": "cut"}
     await ask(memory, *said("made up"), **provenance)
     assert (await memory._store.read("a"))[2].provenance == {}
+
+
+@pytest.mark.parametrize("database", ["filesys", "sql"])
+async def test_a_hundred_loads_leave_no_thread_and_no_file_open(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
+    config = {"ttl": 60, **({"url": "sqlite:///memory.db"} if database == "sql" else {})}
+    parameters = ModelParameters(extra={"database": database, "config": config})
+    settings = ModelSettings(name="m", implementation=ConversationalMemory, parameters=parameters)
+    held: list[tuple[int, int]] = []
+    for number in range(100):
+        model = ConversationalMemory(settings)
+        await model.load()
+        await asyncio.gather(*(ask(model, *said("hi", memory_id=f"{number}{each}")) for each in "abc"))
+        await model.unload()
+        held.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
+    # Some threads belong to the event loop, which makes them as it needs them.
+    assert all(last < early + 10 for early, last in zip(held[10], held[-1], strict=True))
 
 
 async def test_a_store_that_cannot_be_opened_says_why_and_unloads() -> None:

@@ -19,8 +19,14 @@ IMPLEMENTATION = "mlserver_memory.ConversationalMemory"
 SENTENCE = "not reachable: the memory store can't be reached"
 
 
-def over_grpc(server: Server, model: str, headers: dict[str, str] | None = None, **tensors: str) -> list[str]:
-    """The history that a gRPC client gets."""
+def over_grpc(
+    server: Server,
+    model: str,
+    headers: dict[str, str] | None = None,
+    parameters: dict[str, pb.InferParameter] | None = None,
+    **tensors: str,
+) -> list[str]:
+    """The history that a gRPC client gets; none where the answer has none."""
     inputs = [
         pb.ModelInferRequest.InferInputTensor(
             name=name, datatype="BYTES", shape=[1], contents=pb.InferTensorContents(bytes_contents=[value.encode()])
@@ -28,10 +34,10 @@ def over_grpc(server: Server, model: str, headers: dict[str, str] | None = None,
         for name, value in tensors.items()
     ]
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-        request = pb.ModelInferRequest(model_name=model, inputs=inputs)
+        request = pb.ModelInferRequest(model_name=model, inputs=inputs, parameters=parameters)
         answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60, metadata=[*(headers or {}).items()])
-    (history,) = [output for output in answer.outputs if output.name == "history"]
-    return [element.decode() for element in history.contents.bytes_contents]
+    histories = [output.contents.bytes_contents for output in answer.outputs if output.name == "history"]
+    return [element.decode() for history in histories for element in history]
 
 
 @pytest.mark.parametrize("driver", ["pg8000", "psycopg"])
@@ -98,3 +104,15 @@ def test_the_header_of_http_and_of_grpc_names_the_namespace_and_the_body_does_no
     assert outputs(server.infer("memory", read, headers={"x-tenant": "two"}, **claimed))["history"] == []
     response = server.infer("memory", read, **claimed)
     assert (response.status_code, "'x-tenant' is missing" in response.text) == (422, True)
+
+
+def test_parameters_of_grpc_choose_the_window_and_the_operation(mlserver: Callable[..., Server]) -> None:
+    extra = {"database": "filesys", "config": {"path": "parameters"}}
+    server = mlserver({"memory": {"implementation": IMPLEMENTATION, "parameters": {"extra": extra}}})
+    outputs(server.infer("memory", said("1", "2", "3")))
+    for size in (pb.InferParameter(int64_param=2), pb.InferParameter(string_param="2")):
+        assert len(over_grpc(server, "memory", parameters={"window_size": size}, memory_id="a")) == 2
+    with pytest.raises(grpc.RpcError, match="expected a whole number from 1"):
+        over_grpc(server, "memory", parameters={"window_size": pb.InferParameter(int64_param=0)}, memory_id="a")
+    over_grpc(server, "memory", parameters={"operation": pb.InferParameter(string_param="delete")}, memory_id="a")
+    assert over_grpc(server, "memory", memory_id="a") == []
