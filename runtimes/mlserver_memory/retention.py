@@ -13,8 +13,8 @@ from .settings import WindowSettings
 logger = logging.getLogger("mlserver.memory")
 
 REPLAY_SECONDS = 7 * 24 * 3600
-"""How long the key of an append is known after its messages were removed: as long as Kafka by default keeps a request
-that it could deliver again."""
+"""How long the key of an append is known at least, also when its messages were removed: as long as Kafka by default
+keeps a request that it could deliver again."""
 
 
 class Retention:

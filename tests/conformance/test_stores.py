@@ -1,4 +1,4 @@
-"""Every store keeps every promise of the seam, and two that only this machine can be asked about."""
+"""Every store keeps every promise of the seam, and what the kit can't ask: of clocks, and of waiting."""
 
 import asyncio
 import fcntl
@@ -57,6 +57,20 @@ async def test_order_is_the_store_s_and_no_clock_s(store: MemoryStore, monkeypat
         window = await say(store, memory_id, user(str(number)))
     assert texts(window) == texts(await store.read(memory_id)) == list("01234")
     assert window.messages[-1].created < window.messages[0].created
+
+
+@pytest.mark.parametrize("place", ["filesys", *SQL_KINDS], indirect=True)
+async def test_an_append_is_known_for_a_week_after_its_messages_are_gone(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_id, began = fresh_id(), time.time()
+    await say(store, memory_id, user("a"), identity="r1")
+    await store.delete(memory_id)
+    for days, known in ((6, True), (8, False)):
+        monkeypatch.setattr(time, "time", lambda days=days: began + days * 86_400)
+        await store.prune(older_than=began)
+        window = await say(store, memory_id, user("a"), identity="r1")
+        assert texts(window) == ([] if known else ["a"])
 
 
 @contextmanager
