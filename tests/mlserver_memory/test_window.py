@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserver_chat import Message, Part, StoredMessage, Window
+from mlserver_memory.budget import TokenBudget
 from mlserver_memory.window import shape_window
 
 CALL = '{{"id": "{}", "type": "function", "function": {{"name": "f", "arguments": "{{}}"}}}}'
@@ -104,18 +105,38 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
-@given(conversations(), st.integers(1, 12))
-def test_every_window_is_one_that_a_chat_model_accepts(conversation: list[Message], size: int) -> None:
-    shown = shape_window(window(conversation, size), size)
+def accepted(conversation: list[Message], shown: Sequence[StoredMessage], size: int) -> bool:
+    """Whether it is one that a chat model takes: in order, and no tool result without its call."""
     sequences = [message.sequence for message in shown]
-    assert len(shown) <= size
-    assert sequences == sorted(set(sequences))
     calls: set[str] = set()
     for message in (each.message for each in shown):
         calls.update(each.split('"')[3] for each in message.tool_calls)
-        assert message.role != "tool" or message.tool_call_id in calls
-    if conversation and conversation[-1].role != "tool":
-        assert shown[-1].message == conversation[-1]
+        if message.role == "tool" and message.tool_call_id not in calls:
+            return False
+    ends = not conversation or conversation[-1].role == "tool" or shown[-1].message == conversation[-1]
+    return len(shown) <= size and sequences == sorted(set(sequences)) and ends
+
+
+@given(conversations(), st.integers(1, 12))
+def test_every_window_is_one_that_a_chat_model_accepts(conversation: list[Message], size: int) -> None:
+    shown = shape_window(window(conversation, size), size)
+    assert accepted(conversation, shown, size)
     systems = [message.sequence for message in stored(conversation) if message.role == "system"]
     if systems and size > 1:
-        assert systems[-1] in sequences
+        assert systems[-1] in [message.sequence for message in shown]
+
+
+@given(conversations(), st.integers(1, 12), st.integers(1, 400))
+def test_every_window_fits_its_tokens_and_is_no_shorter_than_it_has_to_be(
+    conversation: list[Message], size: int, max_tokens: int
+) -> None:
+    def tokens(messages: Sequence[StoredMessage]) -> int:
+        texts = [[*(part.value for part in each.message.parts), *each.message.tool_calls] for each in messages]
+        return sum(len(text) for each in texts for text in each)
+
+    whole = shape_window(window(conversation, size), size)
+    shown = shape_window(window(conversation, size), size, budget=TokenBudget(max_tokens, len))
+    assert accepted(conversation, shown, size)
+    assert tokens(shown) <= max_tokens or len([each for each in shown if each.role != "system"]) <= 1
+    if tokens(whole) <= max_tokens and "tool" not in roles(whole):
+        assert shown == whole
