@@ -27,6 +27,8 @@ class Recorder:
     """In place of a connection, and of what executes on one: keeps the text of every statement; conversations are there
     or not."""
 
+    tails = None
+
     def __init__(self, dialect: Dialect, known: bool):
         self.dialect = dialect
         self.known = known

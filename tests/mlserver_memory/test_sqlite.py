@@ -43,7 +43,9 @@ async def read_anew(path: Path, memory_id: str) -> list[str]:
 async def test_appends_that_wait_share_a_commit_and_are_answered_in_order(store: SqlStore, path: Path) -> None:
     await store.open()
     statements: list[str] = []
-    event.listen(store._database._engine, "checkout", lambda driver, *_: driver.set_trace_callback(statements.append))
+    event.listen(
+        store._database._transactions, "checkout", lambda driver, *_: driver.set_trace_callback(statements.append)
+    )
     with sqlite.file_locks[str(path)]:
         waiting = [asyncio.create_task(say(store, "a", user(str(n)), size=50)) for n in range(20)]
         await asyncio.sleep(0.1)

@@ -66,9 +66,9 @@ class Database:
         self._url = _resolved(url)
         self._file = str(self._url.database)
         self._engine = _engine(self._url, options)
-        self._direct = Direct(self._engine)
         self._migrate = migrate
         self._migrated = False
+        self._migrated_file: sqlite.FileIdentity | None = None
         self._migration = threading.Lock()
         self._failure = ""
         self._retry_at = 0.0
@@ -87,6 +87,10 @@ class Database:
             self._writers = Threads(1, "memory-sqlite")
             self._group = GroupCommit(partial(self._run_directly, self._transaction), self._writers)
             self._file_lock = sqlite.file_locks[self._file]
+            self._writer_key = self._url, repr(options)
+            single = options | {"pool_size": 1, "max_overflow": 0}
+            self._transactions = sqlite.writers.engine(self._writer_key, lambda: _engine(self._url, single))
+        self._reads, self._writes = Direct(self._engine), Direct(self._transactions)
 
     @property
     def dialect(self) -> str:
@@ -140,22 +144,24 @@ class Database:
         await self._writers.aclose()
         await self._threads.aclose()
         self._engine.dispose()
+        if self.dialect == "sqlite":
+            sqlite.writers.give_back(self._writer_key)
 
     def _run_directly(self, mode: Mode, work: Work[T]) -> T:
         """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
         errors mean."""
-        if self._direct.is_possible and self._migrated and not self._failure:
+        if self._reads.is_possible and self._migrated and not self._failure:
             try:
                 with self._on_driver(mode == self._transaction) as execute:
                     result = work(execute)
                 if sqlite.is_in_place(execute.info, self._file):
                     return result
                 self._reopen()
-            except self._direct.errors.IntegrityError as error:
+            except self._reads.errors.IntegrityError as error:
                 raise IntegrityError(None, None, error) from None
             except PoolTimeout as error:
                 raise self._translate(error) from None
-            except (self._direct.errors.Error, OSError):
+            except (self._reads.errors.Error, OSError):
                 pass
         return self._run(mode, lambda connection: work(ThroughSqlAlchemy(connection)))
 
@@ -171,6 +177,9 @@ class Database:
             except IntegrityError:
                 raise
             except (DBAPIError, PoolTimeout, OSError) as error:
+                if self._migrated and self._migrated_file != sqlite.identity(self._file):
+                    self._reopen()
+                    continue
                 if attempt + 1 < _ATTEMPTS and _may_retry(error):
                     time.sleep(0.01 * attempt)
                     continue
@@ -184,10 +193,10 @@ class Database:
     @contextmanager
     def _on_driver(self, is_writing: bool) -> Generator[OnDriver]:
         if is_writing and self.dialect == "sqlite":
-            with self._file_lock, self._direct.transaction(sqlite.BEGIN_IMMEDIATE) as execute:
+            with self._file_lock, sqlite.appending(self._writes) as execute:
                 yield execute
         else:
-            with self._direct.transaction() as execute:
+            with (self._writes if is_writing else self._reads).transaction() as execute:
                 yield execute
 
     @contextmanager
@@ -213,6 +222,7 @@ class Database:
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._transactions.connect() as connection:
                     self._migrate(connection)
+                self._migrated_file = sqlite.identity(self._file)
                 self._migrated = True
 
     def _reopen(self) -> None:
@@ -220,6 +230,7 @@ class Database:
         logger.error("the file of the memory store %s was removed or replaced; opening it anew", self._name)
         self._migrated = False
         self._engine.dispose()
+        self._transactions.dispose()
 
     def _reached(self) -> None:
         if self._failure:

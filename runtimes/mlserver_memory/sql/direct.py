@@ -12,9 +12,11 @@ from sqlalchemy import CompoundSelect, Connection, Engine, PoolProxiedConnection
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIModule
 
+from .tails import Tails
+
 T = TypeVar("T")
 
-Statement = Select[Any] | CompoundSelect[Any] | UpdateBase
+Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | UpdateBase
 
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """The values of a statement, or those of each time that it is executed."""
@@ -31,6 +33,11 @@ class Execute(Protocol):
         """The dialect of the connection."""
         ...
 
+    @property
+    def tails(self) -> Tails | None:
+        """What conversations end with, where that is known."""
+        ...
+
     def __call__(self, statement: Statement, values: Values) -> Sequence[Any]:
         """Execute."""
         ...
@@ -42,6 +49,8 @@ Work = Callable[[Execute], T]
 
 class ThroughSqlAlchemy:
     """Executes as SQLAlchemy does."""
+
+    tails = None
 
     def __init__(self, connection: Connection):
         self._connection = connection
@@ -96,13 +105,14 @@ class OnDriver:
         self.info = pooled.info
         """What the pool keeps about the connection."""
         self.dialect = dialect
-        self._cursor = pooled.cursor()
+        self.cursor = pooled.cursor()
+        self.tails: Tails | None = None
         self._texts = texts
 
     def __call__(self, statement: Statement, values: Values) -> Sequence[Any]:
         """Execute."""
         text = self._texts.get(statement) or self._texts.setdefault(statement, _Text(statement, self.dialect))
-        cursor = self._cursor
+        cursor = self.cursor
         if isinstance(values, Mapping):
             cursor.execute(text.text, text.bound(values))
         else:

@@ -80,13 +80,20 @@ class Append:
         message = {"conversation": self.identity, "created": now, "provenance": provenance}
         rows = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
         execute(self.statements.add_messages, rows if len(rows) > 1 else rows[0])
-        older = Window()
-        if first - 1 > max(after, 0) or 0 < system <= after:
-            older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
         stored = [
             StoredMessage(sequence, record, now, self.provenance) for sequence, record in enumerate(records, first)
         ]
-        return Window([*older.messages, *stored][-self.size :], older.system)
+        tails, tail = execute.tails, (self.statements.store, self.identity)
+        known = tails.append(tail, stored, system, self.size) if tails is not None else None
+        if known is not None:
+            return known
+        older = Window()
+        if first - 1 > max(after, 0) or 0 < system <= after:
+            older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
+        window = Window([*older.messages, *stored][-self.size :], older.system)
+        if tails is not None:
+            tails.keep(tail, window, self.size)
+        return window
 
     def _at_once(self, execute: Execute, now: float, records: list[str], provenance: str | None) -> Window:
         values = {

@@ -27,6 +27,8 @@ class Statements:
     """The statements over `tables`. The names of bound values begin with `p_`, so that none meets a column's."""
 
     def __init__(self, tables: Tables):
+        self.store = tables.conversations.fullname
+        """Tells stores of one database apart."""
         conversations, messages, appends = tables.conversations.c, tables.messages.c, tables.appends.c
         this = conversations.id == bindparam("p_id")
         columns = (messages.sequence, messages.record, messages.created, messages.provenance)

@@ -1,0 +1,118 @@
+"""What SQLite's appends answer from memory is what the database holds, whoever else writes to it."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from mlserver_memory.conformance.tools import say, system, texts, user
+from mlserver_memory.sql import SqlStore, tails
+
+ACTS = st.one_of(
+    st.tuples(
+        st.just("append"),
+        st.sampled_from("ab"),
+        st.lists(st.booleans(), min_size=1, max_size=4),
+        st.sampled_from([1, 2, 3, 5, 50]),
+    ),
+    st.tuples(st.just("delete"), st.sampled_from("ab")),
+    st.tuples(st.just("prune"), st.integers(1, 4)),
+)
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> AsyncIterator[str]:
+    yield f"sqlite:///{tmp_path}/memory.db"
+
+
+def statements_of(store: SqlStore) -> list[str]:
+    """What the connection that writes executes from now on."""
+    found: list[str] = []
+    event.listen(store._database._transactions, "checkout", lambda driver, *_: driver.set_trace_callback(found.append))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), ACTS), max_size=25))
+def test_every_append_answers_as_a_read_would(acts: list[tuple[int, tuple]]) -> None:
+    asyncio.run(answers_as_read(acts))
+
+
+async def answers_as_read(acts: list[tuple[int, tuple]]) -> None:
+    folder = tempfile.mkdtemp()
+    url = f"sqlite:///{folder}/memory.db"
+    # The first two share the connection that writes, the third has its own, as another process would.
+    stores = [SqlStore(url), SqlStore(url), SqlStore(f"{url}?timeout=30")]
+    number = 0
+    try:
+        for who, (act, *arguments) in acts:
+            if act == "delete":
+                await stores[who].delete(*arguments)
+            elif act == "prune":
+                await stores[who].prune(max_messages=arguments[0])
+            else:
+                memory_id, systems, size = arguments
+                number += 1
+                messages = [(system if is_system else user)(f"{number}") for is_system in systems]
+                window = await say(stores[who], memory_id, *messages, size=size)
+                assert window == await stores[who].window(memory_id, size)
+    finally:
+        for store in stores:
+            await store.aclose()
+        shutil.rmtree(folder)
+
+
+async def test_an_append_reads_nothing_where_this_process_wrote_last(url: str) -> None:
+    first, second = SqlStore(url), SqlStore(url)
+    await asyncio.gather(first.open(), second.open())
+    await say(first, "a", user("1"), size=5)
+    executed = statements_of(first)
+    assert texts(await say(second, "a", user("2"), size=5)) == ["1", "2"]
+    assert texts(await say(first, "a", user("3"), size=2)) == ["2", "3"]
+    assert executed
+    assert not [statement for statement in executed if statement.startswith("SELECT")]
+    for store in (first, second):
+        await store.aclose()
+
+
+@pytest.mark.parametrize("whose", ["of this process", "of another"])
+async def test_what_somebody_removed_is_not_answered_with(url: str, whose: str) -> None:
+    store, other = SqlStore(url), SqlStore(url if whose == "of this process" else f"{url}?timeout=30")
+    await asyncio.gather(store.open(), other.open())
+    for text in ("1", "2", "3"):
+        await say(store, "a", user(text))
+    assert await other.prune(max_messages=1) == 2
+    assert texts(await say(store, "a", user("4"))) == ["3", "4"]
+    for each in (store, other):
+        await each.aclose()
+
+
+async def test_no_more_is_held_than_a_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "_MOST_CHARACTERS", 500)
+    store = SqlStore(url)
+    await store.open()
+    for memory_id in "abc":
+        await say(store, memory_id, user("x" * 150))
+    executed = statements_of(store)
+    for memory_id, reads in (("c", False), ("a", True), ("b", True)):
+        executed.clear()
+        assert len((await say(store, memory_id, user("y" * 150))).messages) == 2
+        assert any(statement.startswith("SELECT") for statement in executed) == reads, memory_id
+    await store.aclose()
+
+
+async def test_the_connection_that_writes_is_closed_with_the_last_store(url: str) -> None:
+    first, second = SqlStore(url), SqlStore(url)
+    await say(first, "a", user("1"))
+    await say(second, "a", user("2"))
+    pool = first._database._transactions.pool
+    await first.aclose()
+    assert texts(await say(second, "a", user("3"))) == ["1", "2", "3"]
+    await second.aclose()
+    assert pool.checkedin() + second._database._transactions.pool.checkedin() == 0
