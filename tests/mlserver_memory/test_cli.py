@@ -13,6 +13,7 @@ from mlserver_memory.conformance.tools import key, say, system, user
 from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.sql import SqlStore, migrations
 from mlserver_memory.sql import store as sql_store
+from support import free_ports
 
 
 @pytest.fixture(params=["url", "model", "files"])
@@ -134,6 +135,14 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
     assert "line 1 is not JSON" in run("import", store, "-", text="no json\n", fails=True).output
     assert "not a SQLAlchemy URL" in run("list", tmp_path / "nowhere", fails=True).output
     assert "NO_SUCH" in run("list", "env:NO_SUCH", fails=True).output
+    (port,) = free_ports(1)
+    for url in (
+        f"postgresql+pg8000://u:hunter2@127.0.0.1:{port}/db",
+        "nosuch://u:hunter2@h/d",
+        "sqlite://u:hunter2@h:x",
+    ):
+        output = run("list", url, fails=True).output
+        assert len(output.splitlines()) == 1 and "hunter2" not in output, output
     rude = '{"memory_id": "z", "role": "user", "content": [], "created": "yesterday"}'
     assert "line 1 has a 'created' that is no number" in run("import", store, "-", text=rude, fails=True).output
 

@@ -117,6 +117,25 @@ def test_a_store_that_can_not_be_is_a_load_error(
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("extra", "path"),
+    [
+        ({"database": "sql", "config": {"url": "sqlite:///here.db"}}, "here.db"),
+        ({"database": "filesys", "config": {"path": "here"}}, "here"),
+    ],
+)
+async def test_a_relative_path_is_below_the_data_folder_and_the_log_names_it(
+    extra: dict[str, Any], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mlserver.memory")
+    monkeypatch.setenv("MLSERVER_LLM_DATA", str(tmp_path))
+    store = open_store(loaded(**extra))
+    await store.open()
+    await store.aclose()
+    assert (tmp_path / path).exists()
+    assert f"memory is stored in {tmp_path / path}" in caplog.text
+
+
 async def test_a_database_that_is_down_does_not_stop_loading(caplog: pytest.LogCaptureFixture) -> None:
     (port,) = free_ports(1)
     settings = ModelSettings(name="memory", implementation=ConversationalMemory)
