@@ -32,6 +32,12 @@ def request_headers(request: InferenceRequest) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in items}
 
 
+def request_parameter(request: InferenceRequest, name: str) -> Any:
+    """The request's own parameter `name`, None without it. MLServer's types take forty times as long to say None."""
+    extra = request.parameters.model_extra if request.parameters is not None else None
+    return extra.get(name) if extra else None
+
+
 def request_identity(request: InferenceRequest) -> str:
     """What a replay of this request repeats: the `x-request-id` header, else the request's `id`, else ""."""
     return request_headers(request).get("x-request-id") or request.id or ""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -73,6 +74,11 @@ class Message:
 
     def to_history(self) -> str:
         """One element of the `history` tensor."""
+        return self._history
+
+    # The key of an append and its store both want it.
+    @cached_property
+    def _history(self) -> str:
         record: dict[str, Json] = {
             "role": self.role,
             "content": [{"type": part.type, "value": part.value} for part in self.parts],

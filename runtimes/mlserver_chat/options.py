@@ -5,11 +5,12 @@ Precedence: request, then the prompt's `invocation_config`, then the model's set
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import cast
 
 from mlserver.types import InferenceRequest
 
 from .errors import InvalidInput
+from .identity import request_parameter
 from .tensors import Json, Tensors, json_object, llm_parameters_of, optional_text, single_text
 
 DENIED = frozenset(
@@ -56,7 +57,7 @@ def request_options(
 
 
 def _parameter_object(request: InferenceRequest, key: str) -> dict[str, Json]:
-    value: Any = getattr(request.parameters, key, None)
+    value = request_parameter(request, key)
     if value is None or value == "":
         return {}
     if isinstance(value, str):

@@ -6,7 +6,7 @@ from typing import Any, cast
 from mlserver.types import InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, request_headers
-from mlserver_chat.identity import MAX_MEMORY_ID
+from mlserver_chat.identity import MAX_MEMORY_ID, request_parameter
 from mlserver_chat.tensors import json_object
 
 from .settings import MAX_WINDOW, WindowSettings
@@ -21,7 +21,7 @@ def provenance_of(request: InferenceRequest, messages: Sequence[Message]) -> dic
     message was produced by no prompt, whatever the parameters of the request say."""
     if any(message.role != "assistant" for message in messages):
         return {}
-    values = {name: getattr(request.parameters, name, None) for name in (*_PROVENANCE, "finish_reason")}
+    values = {name: request_parameter(request, name) for name in (*_PROVENANCE, "finish_reason")}
     if values["finish_reason"] == "stop":
         del values["finish_reason"]
     return {name: value for name, value in values.items() if isinstance(value, str) and value}
@@ -55,7 +55,7 @@ def operation_of(request: InferenceRequest, config: WindowSettings, has_messages
         InvalidInput: unknown, not among the settings' `operations`, or one that has no use for the message that came.
             A chat pipeline's callers always send one, and so can ask it for nothing else than to append.
     """
-    operation: Any = getattr(request.parameters, "operation", None)
+    operation = request_parameter(request, "operation")
     if operation is None:
         operation = "append" if has_messages else "window"
     if operation not in config.operations:
@@ -67,7 +67,7 @@ def operation_of(request: InferenceRequest, config: WindowSettings, has_messages
 
 def window_size_of(request: InferenceRequest, config: WindowSettings) -> int:
     """The parameter `window_size`, the vendor's `memory_parameters.window_size`, or the setting."""
-    options: Any = getattr(request.parameters, "memory_parameters", None)
+    options = request_parameter(request, "memory_parameters")
     if isinstance(options, str):
         options = json_object(options, "parameter 'memory_parameters'")
     nested: Any = cast(dict[str, Any], options).get("window_size") if isinstance(options, dict) else None
@@ -76,7 +76,7 @@ def window_size_of(request: InferenceRequest, config: WindowSettings) -> int:
 
 def integer_of(request: InferenceRequest, name: str, least: int, most: int, default: object) -> int:
     """A parameter that is a whole number, as a number or as text."""
-    value: Any = getattr(request.parameters, name, None)
+    value = request_parameter(request, name)
     value = default if value is None else value
     try:
         number = int(value) if isinstance(value, str) else value

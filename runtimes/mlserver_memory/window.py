@@ -8,6 +8,11 @@ from mlserver_chat.stores import SYSTEM_ROLES
 
 from .budget import TokenBudget
 
+_SYSTEM = tuple(f'{{"role": "{role}"' for role in SYSTEM_ROLES)
+_RESULT = '{"role": "tool"'
+"""How records begin."""
+_LONGEST = max(map(len, _SYSTEM))
+
 
 def shape_window(
     window: Window, size: int, pin_system: bool = True, budget: TokenBudget | None = None
@@ -18,17 +23,20 @@ def shape_window(
     A tool result whose call was cut off is left out: a chat model refuses it.
     """
     messages = list(window.messages)[-size:]
-    roles = [message.role for message in messages]
-    newest = max((n for n, role in enumerate(roles) if role in SYSTEM_ROLES), default=None)
-    system = window.system if newest is None else messages[newest]
-    pinned = system if pin_system and size > 1 else None
+    # A few beginnings stand for many messages: asking each for its role would take most of the time.
+    beginnings = {message.record[:_LONGEST] for message in messages}
+    pinned = None
+    if pin_system and size > 1:
+        has_system = any(beginning.startswith(_SYSTEM) for beginning in beginnings)
+        pinned = next(m for m in reversed(messages) if m.role in SYSTEM_ROLES) if has_system else window.system
     if budget is not None:
         messages = budget.newest(messages, pinned)
     if pinned is not None and pinned not in messages:
         messages = [pinned, *messages[-(size - 1) :]]
     # Sequences have no gaps, so that a whole conversation of n messages ends at n.
     is_cut = bool(messages) and messages[-1].sequence != len(messages)
-    return _without_orphans(messages) if is_cut and "tool" in roles else messages
+    has_result = any(beginning.startswith(_RESULT) for beginning in beginnings)
+    return _without_orphans(messages) if is_cut and has_result else messages
 
 
 def _without_orphans(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
