@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +82,30 @@ def shown(window: Window, size: int) -> object:
     return seen(window.messages), seen([window.system] if window.system else []), seen(shape_window(window, size))
 
 
-def in_files(folder: Path) -> MemoryStore:
-    return FileSysStore(folder, "none")
+def in_files(folder: Path) -> Sequence[MemoryStore]:
+    return [FileSysStore(folder, "none") for _ in range(3)]
 
 
-def in_sqlite(folder: Path) -> MemoryStore:
-    return SqlStore(f"sqlite:///{folder}/memory.db")
+def in_sqlite(folder: Path) -> Sequence[MemoryStore]:
+    # With other options the third has connections of its own, as if it were in another process.
+    return [SqlStore(f"sqlite:///{folder}/memory.db", {"pool_size": size}) for size in (2, 2, 3)]
 
 
 @pytest.mark.parametrize("make", [in_files, in_sqlite])
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=st.lists(steps, min_size=3, max_size=25))
-def test_every_store_answers_as_the_one_in_memory(make: Callable[[Path], MemoryStore], history: list[Any]) -> None:
+@given(history=st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2]), steps), min_size=3, max_size=25))
+def test_every_store_answers_as_the_one_in_memory(
+    make: Callable[[Path], Sequence[MemoryStore]], history: list[tuple[int, Any]]
+) -> None:
     async def compare(folder: Path) -> None:
-        reference, store = InMemoryStore(), make(folder)
+        # Several over one place: what one knows, another may have changed.
+        reference, stores = InMemoryStore(), make(folder)
         try:
-            for clock, step in enumerate(history):
-                assert await done(store, step, clock) == await done(reference, step, clock), (clock, step)
+            for clock, (which, step) in enumerate(history):
+                assert await done(stores[which], step, clock) == await done(reference, step, clock), (clock, step)
         finally:
-            await store.aclose()
+            for store in stores:
+                await store.aclose()
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(compare(Path(folder)))
