@@ -93,7 +93,9 @@ async def open_service(
     streamed = {graph.name: streamed_steps(graph, speaking - mute - side_steps(graph, graphs)) for graph in graphs}
     streaming = Streaming(streamed, split_steps.stream)
     addresses = Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments)
-    own = {graph.name: [step for step in graph.steps if step not in remote] for graph in graphs}
+    candidates = {default: [one.name for one in each.spec.candidates] for default, each in split.items()}
+    answering = {graph.name: {one for step in graph.steps for one in candidates.get(step, [step])} for graph in graphs}
+    own = {name: answering[name] - remote.keys() for name in answering}
     return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, server, addresses)
 
 

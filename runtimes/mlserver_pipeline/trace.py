@@ -71,11 +71,12 @@ class NodeTrace:
 
     @property
     def waits_for(self) -> str:
-        """What a stream that never fired lacked."""
+        """What a stream that never fired got, and what it lacked."""
         data = self._lacks(self.node.sources, self.node.join)
         trigger = self._lacks(self.node.triggers, self.node.triggers_join)
         if data or trigger:
-            parts = (f"waits for {data}" if data else "", f"waits for its trigger {trigger}" if trigger else "")
+            got = f"got {self._came}" if self._came else ""
+            parts = (got, f"waits for {data}" if data else "", f"waits for its trigger {trigger}" if trigger else "")
             return " and ".join(part for part in parts if part)
         if self.node.batch:
             return f"waits for other requests to fill its batch of {self.node.batch}"
@@ -120,8 +121,11 @@ class NodeTrace:
         if self.answers + bool(self.error) < self.firings:
             return "is still running"
         times = "" if self.firings == 1 else f" {self.firings} times"
-        sources = [str(source) for source, arrivals in self._arrivals.items() if arrivals.selected]
-        return f"fired{times}: {' and '.join(sources)} came"
+        return f"fired{times}: {self._came} came"
+
+    @property
+    def _came(self) -> str:
+        return " and ".join(str(source) for source, arrivals in self._arrivals.items() if arrivals.selected)
 
 
 def trace_rows(traces: Iterable[NodeTrace], values: bool) -> list[str]:
@@ -130,7 +134,7 @@ def trace_rows(traces: Iterable[NodeTrace], values: bool) -> list[str]:
 
 
 def describe_stall(graph: Graph, traces: Sequence[NodeTrace]) -> str:
-    """Why no answer can come: each step that did not fire, and what it was waiting for."""
+    """Why no answer can come: each step that did not fire, what it got and what it was waiting for."""
     if not graph.answers:
         return f"pipeline '{graph.name}' has no output section, so no caller gets an answer"
     idle = [trace for trace in traces if not trace.firings]

@@ -256,8 +256,15 @@ async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab:
     outcome = await it.run(ints("i", 1))
     assert outcome == Stall(
         "pipeline 'p' has nothing in flight and no answer: step 'b' waits for a.outputs.other (a.outputs came without "
-        "it); step 'c' waits for b.outputs; the output waits for c.outputs"
+        "it); step 'c' waits for b.outputs; the output got a.outputs and waits for c.outputs"
     )
+
+
+async def test_a_stall_tells_what_arrived_too(lab: MakeLab) -> None:
+    spec = "steps: [{name: a}, {name: b}, {name: c, inputs: [a.outputs.x, b.outputs.nope]}]\noutput: {steps: [c]}"
+    outcome = await lab({"a": emits("x"), "b": emits("y")}, spec).run(ints("i", 1))
+    assert isinstance(outcome, Stall)
+    assert "step 'c' got a.outputs.x and waits for b.outputs.nope (b.outputs came without it)" in outcome.text
 
 
 async def test_a_request_without_tensors_and_a_step_without_outputs_fire_nothing(lab: MakeLab) -> None:

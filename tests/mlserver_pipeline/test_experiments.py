@@ -288,6 +288,13 @@ def test_over_grpc_a_pipeline_is_ready_under_its_own_name(server: tuple[Server, 
         assert stub.ServerReady(pb.ServerReadyRequest()).ready
 
 
+def test_a_pipeline_is_ready_when_every_candidate_of_its_steps_is(server: tuple[Server, Path]) -> None:
+    for verb, status in (("unload", 424), ("load", 200)):
+        assert httpx2.post(f"{server[0].url}/v2/repository/models/b/{verb}", timeout=20).status_code == 200
+        assert httpx2.get(f"{server[0].url}/v2/pipelines/p/ready").status_code == status
+        assert httpx2.get(f"{server[0].url}/v2/pipelines/q/ready").status_code == 200
+
+
 def test_unloading_takes_the_addresses_away(server: tuple[Server, Path]) -> None:
     for verb, status in (("load", 200), ("unload", 404)):
         assert httpx2.post(f"{server[0].url}/v2/repository/models/p/{verb}", timeout=20).status_code == 200
