@@ -69,6 +69,20 @@ async def a_replay_of_what_was_pruned_finds_what_is_left_of_its_window(store: Me
     assert texts(await store.read(memory_id)) == ["3", "4", "5"]
 
 
+async def a_replay_from_before_the_system_message_that_stays_does_not_see_it(store: MemoryStore) -> None:
+    memory_id = fresh_id()
+    for number in range(3):
+        await say(store, memory_id, user(str(number)), identity=f"r{number}")
+    await say(store, memory_id, system("kind"), identity="kind")
+    for number in range(3, 6):
+        await say(store, memory_id, user(str(number)), identity=f"r{number}")
+    await store.prune(max_messages=1, memory_id=memory_id)
+    assert texts(await say(store, memory_id, user("1"), identity="r1")) == []
+    assert texts(await say(store, memory_id, user("4"), identity="r4")) == ["kind"]
+    assert [message.sequence for message in await store.read(memory_id)] == [4, 7]
+    assert [message.sequence for message in await store.read(memory_id, 4)] == [7]
+
+
 async def without_a_limit_nothing_goes(store: MemoryStore) -> None:
     memory_id = fresh_id()
     await say(store, memory_id, user("a"))

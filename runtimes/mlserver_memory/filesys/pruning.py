@@ -42,7 +42,9 @@ def pruned(
         left = [record._replace(first=1) for record in left]
     elif system is not None and system.sequence < first:
         pin = next(record for record in old if record.first <= system.sequence <= record.last)
-        left.insert(0, pin._replace(first=system.sequence, messages=(system.record,), digest=""))
+        # In its place among the keys of what went, whose replays must not see what came after them.
+        place = next(index for index, record in enumerate(left) if record.last >= system.sequence)
+        left.insert(place, pin._replace(first=system.sequence, messages=(system.record,), digest=""))
     removed = sum(len(record.messages) for record in old) - sum(len(record.messages) for record in left)
     forget = time.time() - REPLAY_SECONDS
     return removed, [record for record in left if record.messages or record.created > forget]
