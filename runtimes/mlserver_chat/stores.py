@@ -110,7 +110,8 @@ class MemoryStore(Protocol):
         ...
 
     async def window(self, memory_id: str, size: int) -> Window:
-        """The newest `size` messages; empty for an unknown conversation."""
+        """The newest `size` messages; empty for an unknown conversation. Where pruning has left a gap behind an old
+        system message, a store may count the gap."""
         ...
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:

@@ -70,7 +70,9 @@ def window_size_of(request: InferenceRequest, config: WindowSettings) -> int:
     options = request_parameter(request, "memory_parameters")
     if isinstance(options, str):
         options = json_object(options, "parameter 'memory_parameters'")
-    nested: Any = cast(dict[str, Any], options).get("window_size") if isinstance(options, dict) else None
+    if not isinstance(options, dict | None):
+        raise InvalidInput("parameter 'memory_parameters' is not an object; expected a JSON object or its text")
+    nested: Any = cast(dict[str, Any], options or {}).get("window_size")
     return integer_of(request, "window_size", 1, MAX_WINDOW, config.window_size if nested is None else nested)
 
 

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import ClauseElement
+from sqlalchemy import ClauseElement, text
 from sqlalchemy.dialects import mssql, oracle
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlserver_memory.conformance.tools import system, user
+from mlserver_memory.sql import migrations
 from mlserver_memory.sql.pruning import Pruning, forget_conversation
 from mlserver_memory.sql.rows import Append, window_until
 from mlserver_memory.sql.schema import make_tables
@@ -21,6 +22,19 @@ from mlserver_memory.sql.statements import Statements
 
 FOLDER = Path(__file__).parent / "dialects"
 DIALECTS: dict[str, Dialect] = {"mssql": mssql.dialect(), "oracle": oracle.dialect()}
+
+
+class Result(list[Any]):
+    """No rows, or one that is asked for as the first."""
+
+    rowcount = 1
+
+    def __init__(self, row: object):
+        super().__init__()
+        self._row = row
+
+    def first(self) -> object:
+        return self._row
 
 
 class Recorder:
@@ -37,7 +51,7 @@ class Recorder:
     def execute(self, statement: ClauseElement, values: object = None) -> Any:
         self.texts.append(str(statement.compile(dialect=self.dialect)))
         row = SimpleNamespace(last=9, system=1, messages=9) if self.known else None
-        return SimpleNamespace(first=lambda: row, rowcount=1, __iter__=iter)
+        return Result(row)
 
     def __call__(self, statement: ClauseElement, values: object = None) -> Any:
         self.execute(statement)
@@ -48,7 +62,7 @@ class Recorder:
         return 5
 
 
-def texts(dialect: Dialect) -> str:
+def everything(dialect: Dialect) -> str:
     """Everything, in the order of use."""
     tables = make_tables('m"[]_', "my schema")
     statements = Statements(tables)
@@ -70,34 +84,36 @@ def texts(dialect: Dialect) -> str:
     pruning = Pruning(tables, "namespace", 1.0, 2)
     pruning.prune(connection, "id", dry_run=True)
     pruning.prune(connection, "id", dry_run=False)
-    pruning.forget_deleted(connection)
+    for only in (None, "id"):
+        pruning.candidates(connection, "", 5, only)
+    pruning.long_deleted(connection)
+    pruning.forget_deleted(connection, "id")
     forget_conversation(connection, tables, "id")
-    for statement in (
-        statements.page,
-        statements.window,
-        statements.conversations,
-        statements.stats,
-        statements.namespaces,
-    ):
-        connection.execute(statement)
+    for statement in vars(statements).values():
+        # PostgreSQL's own.
+        if isinstance(statement, ClauseElement) and statement is not statements.append_at_once:
+            connection.execute(statement)
+    migrations._set_version(connection, tables)
+    for lock in migrations._LOCKS.get(dialect.name, ()):
+        connection.execute(text(lock))
     found += connection.texts
-    unique = dict.fromkeys("\n".join(line.rstrip() for line in text.strip().splitlines()) for text in found)
+    unique = dict.fromkeys("\n".join(line.rstrip() for line in each.strip().splitlines()) for each in found)
     return ";\n\n".join(unique) + ";\n"
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_the_statements_are_the_ones_on_record(name: str) -> None:
-    assert texts(DIALECTS[name]) == (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    assert everything(DIALECTS[name]) == (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("name", "quoted"), [("mssql", '[m"[]]_messages]'), ("oracle", '"m""[]_messages"')])
 def test_configured_names_are_quoted_wherever_they_stand(name: str, quoted: str) -> None:
-    text = texts(DIALECTS[name])
-    assert quoted in text
-    assert "_messages" not in text.replace(quoted, "")
+    found = everything(DIALECTS[name])
+    assert quoted in found
+    assert "_messages" not in found.replace(quoted, "")
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for each, its_dialect in DIALECTS.items():
-        (FOLDER / f"{each}.sql").write_text(texts(its_dialect), encoding="utf-8")
+        (FOLDER / f"{each}.sql").write_text(everything(its_dialect), encoding="utf-8")

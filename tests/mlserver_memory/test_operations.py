@@ -51,6 +51,13 @@ async def test_a_window_that_can_not_be_is_refused_and_nothing_written(
     assert len((await ask(memory, text("memory_id", "a")))["history"]) == 10
 
 
+@pytest.mark.parametrize("options", [5, [2], "2", '["window_size"]', {"window_size": 0}], ids=str)
+async def test_memory_parameters_that_are_no_object_are_refused(memory: ConversationalMemory, options: object) -> None:
+    with pytest.raises(InvalidInput, match=r"memory_parameters|window_size"):
+        await ask(memory, *said("new"), memory_parameters=options)
+    assert len((await ask(memory, text("memory_id", "a")))["history"]) == 10
+
+
 async def test_operations_say_what_is_to_be_done(memory: ConversationalMemory) -> None:
     assert contents(await ask(memory, text("memory_id", "a"), operation="window", window_size=1)) == ["9"]
     assert contents(await ask(memory, *said("stored"), operation="append", window_size=1)) == ["stored"]

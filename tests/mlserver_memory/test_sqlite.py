@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from mlserver_chat import MemoryStore, Window
+from mlserver_chat import AppendKey, InvalidInput, MemoryStore, Window
 from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, sqlite
 from mlserver_memory.sql.direct import Execute
@@ -57,20 +57,21 @@ async def test_appends_that_wait_share_a_commit_and_are_answered_in_order(store:
 
 async def test_an_append_that_fails_or_is_a_replay_spoils_nobody_else_s(store: SqlStore, path: Path) -> None:
     first = await say(store, "a", user("first"), identity="r1")
+    unstorable = [user("stored with"), user("half a letter: \ud83d")]
     with sqlite.file_locks[str(path)]:
         waiting = [
-            asyncio.create_task(say(store, "a", *messages, identity=identity))
-            for identity, messages in (
-                ("r2", [user("second")]),
-                ("r1", [user("first")]),
-                ("r3", [user("stored with"), user("half a letter: \ud83d")]),
-                ("r4", [user("third")]),
-                ("r4", [user("third")]),
+            asyncio.create_task(append)
+            for append in (
+                say(store, "a", user("second"), identity="r2"),
+                say(store, "a", user("first"), identity="r1"),
+                store.append(AppendKey("a", "r3", "m", "content"), unstorable, 10),
+                say(store, "a", user("third"), identity="r4"),
+                say(store, "a", user("third"), identity="r4"),
             )
         ]
         await asyncio.sleep(0.1)
     second, again, refused, third, third_again = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(refused, UnicodeError)
+    assert isinstance(refused, InvalidInput)
     assert again == first
     assert third == third_again
     assert [texts(window) for window in (second, third) if not isinstance(window, BaseException)] == [

@@ -33,8 +33,9 @@ _REST_SECONDS = 1.0
 """How long a database that could not be reached is left alone."""
 _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
     "pg8000": {"timeout": 10},
-    "psycopg": {"connect_timeout": 10},
-    "pymysql": {"connect_timeout": 10},
+    # Afterwards, how long a network may be cut before the connection is given up: milliseconds, seconds.
+    "psycopg": {"connect_timeout": 10, "tcp_user_timeout": 30_000},
+    "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60},
     "pymssql": {"login_timeout": 10},
     "oracledb": {"tcp_connect_timeout": 10.0},
     "pysqlite": {"timeout": 30},
@@ -90,7 +91,8 @@ class Database:
             self._writer_key = self._url, repr(options)
             single = options | {"pool_size": 1, "max_overflow": 0}
             self._transactions = sqlite.writers.engine(self._writer_key, lambda: _engine(self._url, single))
-        self._reads, self._writes = Direct(self._engine), Direct(self._transactions)
+        self._reads = Direct(self._engine, self._commits_by_itself)
+        self._writes = Direct(self._transactions, False)
 
     @property
     def dialect(self) -> str:
@@ -192,11 +194,14 @@ class Database:
 
     @contextmanager
     def _on_driver(self, is_writing: bool) -> Generator[OnDriver]:
-        if is_writing and self.dialect == "sqlite":
+        if not is_writing:
+            with self._reads.statements() as execute:
+                yield execute
+        elif self.dialect == "sqlite":
             with self._file_lock, sqlite.appending(self._writes) as execute:
                 yield execute
         else:
-            with (self._writes if is_writing else self._reads).transaction() as execute:
+            with self._writes.transaction() as execute:
                 yield execute
 
     @contextmanager
@@ -277,7 +282,9 @@ def _engine(url: URL, options: dict[str, Any]) -> Engine:
         connect = _CONNECT_TIMEOUT.get(driver, {}) | dict(options.get("connect_args", {}))
         connect = {key: value for key, value in connect.items() if key not in url.query}
         # Values of a statement are messages and ids: they must not show in errors and logs.
-        ours: dict[str, Any] = {"connect_args": connect, "hide_parameters": True, "pool_use_lifo": True}
+        ours: dict[str, Any] = {"connect_args": connect, "hide_parameters": True}
+        # Every transaction here is ended by its own commit or rollback; another rollback would be a round trip.
+        ours |= {"pool_use_lifo": True, "pool_reset_on_return": None}
         if url.get_backend_name() == "postgresql":
             ours["isolation_level"] = "AUTOCOMMIT"
         engine = create_engine(url, **(options | ours))

@@ -5,7 +5,7 @@ statement. So what every turn of a conversation does goes this way, and everythi
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import CompoundSelect, Connection, Engine, PoolProxiedConnection, Select, UpdateBase
@@ -63,10 +63,16 @@ class ThroughSqlAlchemy:
 
 
 class Direct:
-    """Transactions on connections of an engine's pool, without SQLAlchemy around statements and errors."""
+    """Transactions on connections of an engine's pool, without SQLAlchemy around statements and errors.
 
-    def __init__(self, engine: Engine):
+    Args:
+        engine: the engine; its pool resets nothing.
+        commits_by_itself: whether each statement is a transaction, unless one is begun.
+    """
+
+    def __init__(self, engine: Engine, commits_by_itself: bool):
         self._engine = engine
+        self._commits_by_itself = commits_by_itself
         self._texts: dict[Statement, _Text] = {}
 
     @property
@@ -80,19 +86,39 @@ class Direct:
         return self._engine.dialect.loaded_dbapi
 
     @contextmanager
+    def statements(self) -> Generator["OnDriver"]:
+        """Statements that each stand for themselves, or only read. Errors are the driver's."""
+        with self._connection() as pooled:
+            yield OnDriver(pooled, self._engine.dialect, self._texts)
+            if not self._commits_by_itself:
+                pooled.rollback()
+
+    @contextmanager
     def transaction(self, begin: str = "") -> Generator["OnDriver"]:
         """A transaction, begun by `begin` where the driver doesn't do so by itself. Errors are the driver's."""
+        with self._connection() as pooled:
+            execute = OnDriver(pooled, self._engine.dialect, self._texts)
+            if begin:
+                execute.cursor.execute(begin)
+            yield execute
+            pooled.commit()
+
+    @contextmanager
+    def _connection(self) -> Generator[PoolProxiedConnection]:
         pooled = self._engine.raw_connection()
         try:
-            if begin:
-                pooled.cursor().execute(begin)
-            yield OnDriver(pooled, self._engine.dialect, self._texts)
-            pooled.commit()
-        except self.errors.IntegrityError:
+            yield pooled
+        except (self.errors.Error, OSError) as error:
+            is_gone = not isinstance(error, self.errors.IntegrityError)
+            # Not with a server that may be gone; SQLite's file would stay locked until the error is forgotten.
+            if not is_gone or self._engine.dialect.name == "sqlite":
+                with suppress(self.errors.Error):
+                    pooled.rollback()
+            if is_gone:
+                pooled.invalidate()
             raise
-        except Exception:
-            # The connection may be gone.
-            pooled.invalidate()
+        except BaseException:
+            pooled.rollback()
             raise
         finally:
             pooled.close()

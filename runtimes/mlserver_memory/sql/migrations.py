@@ -24,9 +24,11 @@ MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_appe
 """The step at index n makes version n + 1 out of version n. Where a database commits each DDL statement by itself
 (MySQL, Oracle), a step that was interrupted runs again: it must bear that."""
 
+_GET_LOCK = ("SELECT GET_LOCK(:name, 60)", "SELECT RELEASE_LOCK(:name)")
 _LOCKS = {
     "postgresql": ("SELECT pg_advisory_lock(hashtext(:name))", "SELECT pg_advisory_unlock(hashtext(:name))"),
-    "mysql": ("SELECT GET_LOCK(:name, 60)", "SELECT RELEASE_LOCK(:name)"),
+    "mysql": _GET_LOCK,
+    "mariadb": _GET_LOCK,
     "mssql": (
         "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Session'",
         "EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'",
@@ -54,9 +56,13 @@ def migrate(connection: Connection, tables: Tables) -> None:
             )
         for step in MIGRATIONS[version:]:
             step(connection, tables)
-        connection.execute(tables.version.delete().where(tables.version.c.name == "schema"))
-        connection.execute(tables.version.insert().values(name="schema", version=len(MIGRATIONS)))
+        _set_version(connection, tables)
         connection.commit()
+
+
+def _set_version(connection: Connection, tables: Tables) -> None:
+    connection.execute(tables.version.delete().where(tables.version.c.name == "schema"))
+    connection.execute(tables.version.insert().values(name="schema", version=len(MIGRATIONS)))
 
 
 def schema_version(connection: Connection, tables: Tables) -> int:

@@ -89,11 +89,15 @@ def append_at_once(tables: Tables) -> Select[Any]:
     """
     schema = tables.version.schema
     function = Function[Any](
-        # SQLAlchemy writes functions' names as they are, and the drivers take a single % for a value's place.
-        quoted_name(tables.append.replace("%", "%%"), quote=True),
+        _doubled(tables.append),
         *(bindparam(name, type_=kind) for name, kind in _ARGUMENTS.items()),
-        packagenames=None if schema is None else (schema,),
+        packagenames=None if schema is None else (_doubled(schema),),
     )
     names = ("o_sequence", "o_record", "o_created", "o_provenance")
     window = function.table_valued(*names, name="w")
     return select(*(window.c[name] for name in names))
+
+
+def _doubled(name: str) -> quoted_name:
+    """SQLAlchemy writes the names of functions as they are, and the drivers take a single % for a value's place."""
+    return quoted_name(name.replace("%", "%%"), quote=True)

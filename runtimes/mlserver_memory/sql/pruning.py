@@ -62,11 +62,20 @@ class Pruning:
         self._forget_keys(connection, identity, int(first_kept))
         return removed
 
-    def forget_deleted(self, connection: Connection) -> None:
-        """Forget the keys of appends to conversations that were deleted long ago."""
+    def long_deleted(self, connection: Connection) -> list[str]:
+        """Ids of conversations that were deleted long ago and whose keys are still known, of all namespaces."""
+        query = select(self.tables.appends.c.conversation).where(self._stale).distinct()
+        return [row.conversation for row in connection.execute(query)]
+
+    def forget_deleted(self, connection: Connection, identity: str) -> None:
+        """Forget the keys of appends to a conversation that was deleted long ago."""
+        mine = self.tables.appends.c.conversation == identity
+        connection.execute(delete(self.tables.appends).where(mine, self._stale))
+
+    @property
+    def _stale(self) -> ColumnElement[bool]:
         appends = self.tables.appends.c
-        stale = and_(appends.last == 0, appends.created < time.time() - REPLAY_SECONDS)
-        connection.execute(delete(self.tables.appends).where(stale))
+        return and_(appends.last == 0, appends.created < time.time() - REPLAY_SECONDS)
 
     def _doomed(self, last: int) -> ColumnElement[bool]:
         messages = self.tables.messages.c

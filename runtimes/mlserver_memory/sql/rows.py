@@ -73,13 +73,13 @@ class Append:
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
         if execute.dialect.name == "postgresql":
             return self._at_once(execute, now, records, provenance)
-        last, system = self._reserve(execute, now)
+        last, system, rows = self._reserve(execute, now)
         key = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
         execute(self.statements.add_append, key)
         first, after = last - len(records) + 1, last - self.size
         message = {"conversation": self.identity, "created": now, "provenance": provenance}
-        rows = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
-        execute(self.statements.add_messages, rows if len(rows) > 1 else rows[0])
+        new = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
+        execute(self.statements.add_messages, new if len(new) > 1 else new[0])
         stored = [
             StoredMessage(sequence, record, now, self.provenance) for sequence, record in enumerate(records, first)
         ]
@@ -88,7 +88,9 @@ class Append:
         if known is not None:
             return known
         older = Window()
-        if first - 1 > max(after, 0) or 0 < system <= after:
+        if rows:
+            older = _window(sorted(rows, key=itemgetter(0)), after)
+        elif first - 1 > max(after, 0) or 0 < system <= after:
             older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
         window = Window([*older.messages, *stored][-self.size :], older.system)
         if tails is not None:
@@ -124,17 +126,20 @@ class Append:
         """Position of the newest system message among the new ones, 0 for none."""
         return max((n for n, message in enumerate(self.messages, 1) if message.role in SYSTEM_ROLES), default=0)
 
-    def _reserve(self, execute: Execute, now: float) -> tuple[int, int]:
-        """Take the sequences of the new messages; the last of them, and that of the newest system message."""
+    def _reserve(self, execute: Execute, now: float) -> tuple[int, int, Sequence[Any]]:
+        """Take the sequences of the new messages; the last of them, that of the newest system message, and the window
+        before them where it came along."""
         count, offset = len(self.messages), self._system_offset
         values = {"p_id": self.identity, "p_count": count, "p_offset": offset, "p_now": now}
         if execute.dialect.update_returning:
-            ends = execute(self.statements.reserve_returning, values)
+            ends, window = execute(self.statements.reserve_returning, values), ()
         else:
             execute(self.statements.reserve, values)
-            ends = execute(self.statements.ends, {"p_id": self.identity})
+            rows = execute(self.statements.window_and_ends, {"p_id": self.identity, "p_size": self.size})
+            ends = [row[4:] for row in rows[:1]] or execute(self.statements.ends, {"p_id": self.identity})
+            window = [row[:4] for row in rows]
         if ends:
-            return int(ends[0][0]), int(ends[0][1])
+            return int(ends[0][0]), int(ends[0][1]), window
         execute(
             self.statements.add_conversation,
             {
@@ -149,4 +154,4 @@ class Append:
                 "updated": now,
             },
         )
-        return count, offset
+        return count, offset, ()

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     Column,
+    CompoundSelect,
     Double,
     and_,
     bindparam,
@@ -70,13 +71,15 @@ class Statements:
         size = bindparam("p_size", type_=BigInteger)
         newest = and_(mine, messages.sequence > conversations.last - size)
         pinned = and_(mine, messages.sequence == conversations.system, messages.sequence <= conversations.last - size)
-        self.window = union_all(
-            *(
-                select(*columns).select_from(tables.conversations.join(tables.messages, which)).where(this)
-                for which in (newest, pinned)
-            )
-        )
+
+        def newest_of(*columns: Column[Any]) -> CompoundSelect[*tuple[Any, ...]]:
+            joined = (tables.conversations.join(tables.messages, which) for which in (newest, pinned))
+            return union_all(*(select(*columns).select_from(each).where(this) for each in joined))
+
+        self.window = newest_of(*columns)
         """The newest `p_size` messages and an older system message, in one round trip."""
+        self.window_and_ends = newest_of(*columns, conversations.last, conversations.system)
+        """And with each what `ends` gives."""
         self.page = (
             select(*columns)
             .where(row, messages.sequence > bindparam("p_after"))

@@ -11,6 +11,7 @@ from mlserver_chat import (
     AppendKey,
     ConversationInfo,
     InternalError,
+    InvalidInput,
     Message,
     NotReachable,
     StoredMessage,
@@ -81,26 +82,15 @@ class SqlStore:
         created: float | None = None,
     ) -> Window:
         """Append in one transaction, once a key."""
-        append = Append(
-            self._statements,
-            self._id(key.memory_id),
-            self._namespace,
-            key.memory_id,
-            key.digest,
-            messages,
-            dict(provenance or {}),
-            size,
-            created,
-        )
-        for _ in range(_RACES):
-            try:
-                return await self._database.append(append.run)
-            except IntegrityError:
-                # A replay; or two first messages of one conversation at once, and then the next try finds its row.
-                replayed = await self._database.query(append.replayed)
-                if replayed is not None:
-                    return replayed
-        raise InternalError()
+        try:
+            identity, digest = self._id(key.memory_id), key.digest
+            known = dict(provenance or {})
+            append = Append(
+                self._statements, identity, self._namespace, key.memory_id, digest, messages, known, size, created
+            )
+            return await self._append(append)
+        except UnicodeError:
+            raise InvalidInput("the memory store can't hold this text") from None
 
     async def window(self, memory_id: str, size: int) -> Window:
         """The newest `size` messages."""
@@ -153,7 +143,9 @@ class SqlStore:
                 removed += await self._database.write(partial(pruning.prune, identity=identity, dry_run=dry_run))
             page = [] if only is not None else page
         if not dry_run:
-            await self._database.write(pruning.forget_deleted)
+            # Looked for without holding up who writes.
+            for identity in await self._database.read(pruning.long_deleted):
+                await self._database.write(partial(pruning.forget_deleted, identity=identity))
         return removed
 
     async def stats(self) -> StoreStats:
@@ -168,6 +160,17 @@ class SqlStore:
     async def aclose(self) -> None:
         """Finish running transactions and close the pool."""
         await self._database.aclose()
+
+    async def _append(self, append: Append) -> Window:
+        for _ in range(_RACES):
+            try:
+                return await self._database.append(append.run)
+            except IntegrityError:
+                # A replay; or two first messages of one conversation at once, and then the next try finds its row.
+                replayed = await self._database.query(append.replayed)
+                if replayed is not None:
+                    return replayed
+        raise InternalError()
 
     def _id(self, memory_id: str) -> str:
         return conversation_id(self._namespace, memory_id)

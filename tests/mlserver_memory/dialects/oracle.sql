@@ -81,22 +81,48 @@ UPDATE "my schema"."m""[]_conversations" SET "messages"=("my schema"."m""[]_conv
 
 DELETE FROM "my schema"."m""[]_appends" WHERE "my schema"."m""[]_appends".conversation = :conversation_1 AND "my schema"."m""[]_appends"."last" < :last_1 AND "my schema"."m""[]_appends".created < :created_1;
 
-DELETE FROM "my schema"."m""[]_appends" WHERE "my schema"."m""[]_appends"."last" = :last_1 AND "my schema"."m""[]_appends".created < :created_1;
+SELECT "my schema"."m""[]_conversations".id
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".namespace_id = :namespace_id_1 AND "my schema"."m""[]_conversations".id > :id_1 AND ("my schema"."m""[]_conversations"."messages" > :messages_1 OR "my schema"."m""[]_conversations".oldest < :oldest_1) ORDER BY "my schema"."m""[]_conversations".id
+ FETCH FIRST __[POSTCOMPILE_param_1] ROWS ONLY;
+
+SELECT "my schema"."m""[]_conversations".id
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".namespace_id = :namespace_id_1 AND "my schema"."m""[]_conversations".id = :id_1 AND ("my schema"."m""[]_conversations"."messages" > :messages_1 OR "my schema"."m""[]_conversations".oldest < :oldest_1) ORDER BY "my schema"."m""[]_conversations".id
+ FETCH FIRST __[POSTCOMPILE_param_1] ROWS ONLY;
+
+SELECT DISTINCT "my schema"."m""[]_appends".conversation
+FROM "my schema"."m""[]_appends"
+WHERE "my schema"."m""[]_appends"."last" = :last_1 AND "my schema"."m""[]_appends".created < :created_1;
+
+DELETE FROM "my schema"."m""[]_appends" WHERE "my schema"."m""[]_appends".conversation = :conversation_1 AND "my schema"."m""[]_appends"."last" = :last_1 AND "my schema"."m""[]_appends".created < :created_1;
 
 DELETE FROM "my schema"."m""[]_conversations" WHERE "my schema"."m""[]_conversations".id = :id_1;
 
 UPDATE "my schema"."m""[]_appends" SET "last"=:"last", "system"=:"system" WHERE "my schema"."m""[]_appends".conversation = :conversation_1;
 
-SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
-FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after ORDER BY "my schema"."m""[]_messages"."sequence"
- FETCH FIRST :p_limit ROWS ONLY;
+UPDATE "my schema"."m""[]_conversations" SET "system"=CASE WHEN (:p_offset > :param_1) THEN "my schema"."m""[]_conversations"."last" + :p_offset ELSE "my schema"."m""[]_conversations"."system" END, "last"=("my schema"."m""[]_conversations"."last" + :p_count), "messages"=("my schema"."m""[]_conversations"."messages" + :p_count), updated=:p_now WHERE "my schema"."m""[]_conversations".id = :p_id;
+
+SELECT "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".id = :p_id;
 
 SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
 FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" > "my schema"."m""[]_conversations"."last" - :p_size
 WHERE "my schema"."m""[]_conversations".id = :p_id UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
 FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" = "my schema"."m""[]_conversations"."system" AND "my schema"."m""[]_messages"."sequence" <= "my schema"."m""[]_conversations"."last" - :p_size
 WHERE "my schema"."m""[]_conversations".id = :p_id;
+
+SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
+FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" > "my schema"."m""[]_conversations"."last" - :p_size
+WHERE "my schema"."m""[]_conversations".id = :p_id UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
+FROM "my schema"."m""[]_conversations" JOIN "my schema"."m""[]_messages" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id AND "my schema"."m""[]_messages"."sequence" = "my schema"."m""[]_conversations"."system" AND "my schema"."m""[]_messages"."sequence" <= "my schema"."m""[]_conversations"."last" - :p_size
+WHERE "my schema"."m""[]_conversations".id = :p_id;
+
+SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
+FROM "my schema"."m""[]_messages"
+WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after ORDER BY "my schema"."m""[]_messages"."sequence"
+ FETCH FIRST :p_limit ROWS ONLY;
 
 SELECT "my schema"."m""[]_conversations".id, "my schema"."m""[]_conversations".namespace_id, "my schema"."m""[]_conversations".namespace, "my schema"."m""[]_conversations".memory_id, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages", "my schema"."m""[]_conversations".oldest, "my schema"."m""[]_conversations".updated
 FROM "my schema"."m""[]_conversations"
@@ -110,3 +136,9 @@ WHERE "my schema"."m""[]_conversations".namespace_id = :p_namespace AND "my sche
 SELECT DISTINCT "my schema"."m""[]_conversations".namespace
 FROM "my schema"."m""[]_conversations"
 WHERE "my schema"."m""[]_conversations"."messages" > :param_1;
+
+DELETE FROM "my schema"."m""[]_messages" WHERE "my schema"."m""[]_messages".conversation = :p_id;
+
+DELETE FROM "my schema"."m""[]_version" WHERE "my schema"."m""[]_version"."name" = :name_1;
+
+INSERT INTO "my schema"."m""[]_version" ("name", "version") VALUES (:"name", :"version");
