@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
 from .errors import InvalidInput, UpstreamFailed
 from .tensors import Json, dumps, json_object
+
+_SHORT = 2_000
+"""Characters of a message that is kept parsed."""
 
 
 @dataclass(frozen=True)
@@ -96,22 +100,36 @@ class Message:
         Raises:
             InvalidInput: not such an object; `where` names the element.
         """
-        record = json_object(text, where)
-        role, content = record.get("role"), record.get("content")
-        if not isinstance(role, str) or not isinstance(content, list):
-            raise InvalidInput(f"{where} needs a text 'role' and a list 'content'")
-        parts: list[Part] = []
-        for item in cast(list[Json], content):
-            part = cast(dict[str, Json], item) if isinstance(item, dict) else {}
-            kind, value = part.get("type"), part.get("value")
-            if not isinstance(kind, str) or not isinstance(value, str):
-                raise InvalidInput(f"{where} has a content part without text 'type' and 'value'")
-            parts.append(Part(kind, value))
-        calls = record.get("tool_calls", [])
-        call_id = record.get("tool_call_id")
-        if not isinstance(calls, list) or not isinstance(call_id, str | None):
-            raise InvalidInput(f"{where} needs 'tool_calls' to be a list and 'tool_call_id' to be text")
-        return Message(role, tuple(parts), tuple(dumps(call) for call in cast(list[Json], calls)), call_id)
+        if len(text) <= _SHORT:
+            # What can't be parsed is parsed again, for the sentence that names the place.
+            with suppress(InvalidInput):
+                return _parsed_before(text)
+        return _parsed(text, where)
+
+
+def _parsed(text: str, where: str) -> Message:
+    record = json_object(text, where)
+    role, content = record.get("role"), record.get("content")
+    if not isinstance(role, str) or not isinstance(content, list):
+        raise InvalidInput(f"{where} needs a text 'role' and a list 'content'")
+    parts: list[Part] = []
+    for item in cast(list[Json], content):
+        part = cast(dict[str, Json], item) if isinstance(item, dict) else {}
+        kind, value = part.get("type"), part.get("value")
+        if not isinstance(kind, str) or not isinstance(value, str):
+            raise InvalidInput(f"{where} has a content part without text 'type' and 'value'")
+        parts.append(Part(kind, value))
+    calls = record.get("tool_calls", [])
+    call_id = record.get("tool_call_id")
+    if not isinstance(calls, list) or not isinstance(call_id, str | None):
+        raise InvalidInput(f"{where} needs 'tool_calls' to be a list and 'tool_call_id' to be text")
+    return Message(role, tuple(parts), tuple(dumps(call) for call in cast(list[Json], calls)), call_id)
+
+
+# The steps of a turn read the same history one after the other, and the next turn's read most of it again.
+@lru_cache(maxsize=2_000)
+def _parsed_before(text: str) -> Message:
+    return _parsed(text, "a message")
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
