@@ -125,7 +125,8 @@ class NodeTrace:
 
     @property
     def _came(self) -> str:
-        return " and ".join(str(source) for source, arrivals in self._arrivals.items() if arrivals.selected)
+        # Not in the order of arrival, so that the same request gets the same text.
+        return " and ".join(str(source) for source in (*self.node.sources, *self.node.triggers) if self._has(source))
 
 
 def trace_rows(traces: Iterable[NodeTrace], values: bool) -> list[str]:
