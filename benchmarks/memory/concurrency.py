@@ -91,5 +91,5 @@ class Pool:
         digest = _key(memory_id).digest
         append = Append(store._statements, store._id(memory_id), "", memory_id, digest, messages, {}, WINDOW)
         database = store._database
-        with database._statements() if database.dialect == "postgresql" else database._transaction() as connection:
-            append.run(connection)
+        with database._on_driver(database.dialect != "postgresql") as execute:
+            append.run(execute)

