@@ -40,14 +40,12 @@ class GroupCommit:
 
     async def run(self, work: Work[Any]) -> Any:
         """Run `work`; a cancelled caller leaves it to finish."""
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[Any] = loop.create_future()
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
             self._waiting.append(_Waiting(work, outcome))
             is_first = len(self._waiting) == 1
         if is_first:
-            # Behind whoever else this turn of the loop brings here.
-            loop.call_soon(self._writer.submit, self._commit_waiting)
+            self._writer.submit(self._commit_waiting)
         return await outcome
 
     def _commit_waiting(self) -> None:
