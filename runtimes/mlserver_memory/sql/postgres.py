@@ -21,7 +21,9 @@ _ARGUMENTS: dict[str, TypeEngine[Any]] = {
     "p_memory_id": Text(),
     "p_offset": BigInteger(),
     "p_now": Double(),
-    "p_records": ARRAY(Text),
+    "p_record": Text(),
+    # Of the other messages of an append, which seldom has any: drivers take long to write an array.
+    "p_more": ARRAY(Text),
     "p_provenance": Text(),
     "p_size": BigInteger(),
 }
@@ -29,7 +31,7 @@ _ARGUMENTS: dict[str, TypeEngine[Any]] = {
 _BODY = """
 #variable_conflict use_column
 DECLARE
-  v_count CONSTANT bigint := cardinality(p_records);
+  v_count CONSTANT bigint := 1 + coalesce(cardinality(p_more), 0);
   v_last bigint;
   v_system bigint;
 BEGIN
@@ -46,7 +48,7 @@ BEGIN
   VALUES (p_id, p_digest, v_last, v_system, p_now);
   FOR n IN 1 .. v_count LOOP
     INSERT INTO {messages} (conversation, "sequence", "record", created, provenance)
-    VALUES (p_id, v_last - v_count + n, p_records[n], p_now, p_provenance);
+    VALUES (p_id, v_last - v_count + n, CASE n WHEN 1 THEN p_record ELSE p_more[n - 1] END, p_now, p_provenance);
   END LOOP;
   IF v_system BETWEEN 1 AND v_last - p_size THEN
     RETURN QUERY SELECT m."sequence", m."record", m.created, m.provenance FROM {messages} AS m

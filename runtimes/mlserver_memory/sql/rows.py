@@ -106,7 +106,8 @@ class Append:
             "p_memory_id": self.memory_id,
             "p_offset": self._system_offset,
             "p_now": now,
-            "p_records": records,
+            "p_record": records[0],
+            "p_more": records[1:] or None,
             "p_provenance": provenance,
             "p_size": self.size,
         }
