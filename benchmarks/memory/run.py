@@ -45,7 +45,7 @@ class Scale:
     """Of one HTTP measurement."""
 
 
-FULL = Scale(LENGTHS, turn_rounds=20, turns=10, load_rounds=5, callers=200, turns_a_caller=10, seconds=3)
+FULL = Scale(LENGTHS, turn_rounds=40, turns=10, load_rounds=5, callers=200, turns_a_caller=10, seconds=3)
 QUICK = Scale((50, 300, 2_000), turn_rounds=2, turns=3, load_rounds=1, callers=20, turns_a_caller=2, seconds=2)
 CONNECTIONS = 32
 

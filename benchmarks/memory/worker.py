@@ -4,6 +4,7 @@ A command names a method of the subject and its arguments, `{"call": "turns", "w
 the answer is what the method returns.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -14,6 +15,8 @@ import uvloop
 
 async def main() -> None:
     logging.disable(logging.WARNING)
+    # As in a process that serves: docs/runtimes.md.
+    gc.set_threshold(10_000, 10, 10)
     subject = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()
     for line in sys.stdin:
         command = json.loads(line)
