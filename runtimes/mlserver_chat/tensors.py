@@ -100,11 +100,27 @@ def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
     name = tensor.name
     if not is_text(tensor):
         raise InvalidInput(f"tensor '{name}' has datatype {Datatype(tensor.datatype).value}; expected BYTES")
-    if len([size for size in tensor.shape if size > 1]) > 1:
+    if len(tensor.shape) > 1 and len([size for size in tensor.shape if size > 1]) > 1:
         raise InvalidInput(f"tensor '{name}' has shape {tensor.shape}; expected [n], [n,1] or [1,n]")
     is_base64 = tensor.parameters is not None and tensor.parameters.content_type == "base64"
-    elements = flatten(tensor.data.root)
-    return [_text(name, index, element, is_base64) for index, element in enumerate(elements)]
+    data = cast(Any, tensor.data.root)
+    if not is_base64 and _is_plain(data):
+        return data.copy()
+    return [_text(name, index, element, is_base64) for index, element in enumerate(flatten(data))]
+
+
+_ONLY_TEXT = frozenset((str,))
+
+
+def _is_plain(data: Any) -> TypeGuard[list[str]]:
+    """What text is that came over REST: a list of texts without half a surrogate pair."""
+    if type(data) is not list or not _ONLY_TEXT.issuperset(map(type, cast("list[Any]", data))):
+        return False
+    try:
+        "".join(cast("list[str]", data)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(name: str, index: int, element: object, is_base64: bool) -> str:

@@ -157,5 +157,5 @@ class _Text:
 
     def bound(self, values: Mapping[str, Any]) -> Any:
         """The values under their names, or by position where the driver wants that."""
-        every = {**self._constants, **values}
+        every = {**self._constants, **values} if self._constants else values
         return every if self._order is None else [every[name] for name in self._order]

@@ -3,8 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..threads import Threads, tell
 from .direct import Execute, Work
@@ -13,8 +12,7 @@ _MOST = 100
 """Appends a transaction: what comes after them, other processes included, shouldn't wait for long."""
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """Work, and where its caller waits for the outcome."""
 
     work: Work[Any]
