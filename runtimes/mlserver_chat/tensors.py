@@ -104,23 +104,31 @@ def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
         raise InvalidInput(f"tensor '{name}' has shape {tensor.shape}; expected [n], [n,1] or [1,n]")
     is_base64 = tensor.parameters is not None and tensor.parameters.content_type == "base64"
     data = cast(Any, tensor.data.root)
-    if not is_base64 and _is_plain(data):
-        return data.copy()
+    plain = None if is_base64 else _plain(data)
+    if plain is not None:
+        return plain
     return [_text(name, index, element, is_base64) for index, element in enumerate(flatten(data))]
 
 
-_ONLY_TEXT = frozenset((str,))
+_ONLY_BYTES, _ONLY_TEXT = frozenset((bytes,)), frozenset((str,))
 
 
-def _is_plain(data: Any) -> TypeGuard[list[str]]:
-    """What text is that came over REST: a list of texts without half a surrogate pair."""
-    if type(data) is not list or not _ONLY_TEXT.issuperset(map(type, cast("list[Any]", data))):
-        return False
+def _plain(data: Any) -> list[str] | None:
+    """The elements of what a tensor nearly always is, all at once: a list of texts, or of their bytes; None for
+    anything else, and for what is no text."""
+    if type(data) is not list:
+        return None
+    kinds = set(map(type, cast("list[Any]", data)))
     try:
-        "".join(cast("list[str]", data)).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        if kinds <= _ONLY_BYTES:
+            return [element.decode() for element in cast("list[bytes]", data)]
+        if kinds <= _ONLY_TEXT:
+            # No half of a surrogate pair.
+            "".join(cast("list[str]", data)).encode()
+            return cast("list[str]", data).copy()
+    except UnicodeError:
+        pass
+    return None
 
 
 def _text(name: str, index: int, element: object, is_base64: bool) -> str:
