@@ -179,7 +179,7 @@ class Database:
             except IntegrityError:
                 raise
             except (DBAPIError, PoolTimeout, OSError) as error:
-                if self._migrated and self._migrated_file != sqlite.identity(self._file):
+                if self._has_another_file:
                     self._reopen()
                     continue
                 if attempt + 1 < _ATTEMPTS and _may_retry(error):
@@ -229,6 +229,11 @@ class Database:
                     self._migrate(connection)
                 self._migrated_file = sqlite.identity(self._file)
                 self._migrated = True
+
+    @property
+    def _has_another_file(self) -> bool:
+        """Whether the schema was made in a file that is no longer there."""
+        return self.dialect == "sqlite" and self._migrated and self._migrated_file != sqlite.identity(self._file)
 
     def _reopen(self) -> None:
         """What was done in a file that is no longer there is done again in the one that is."""
