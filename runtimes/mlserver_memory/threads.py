@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from mlserver_chat import NotReachable
+
 T = TypeVar("T")
 
 Job = Callable[[], Callable[[], object] | None]
@@ -52,11 +54,11 @@ class Threads:
         """Have `job` done.
 
         Raises:
-            RuntimeError: the threads were closed.
+            NotReachable: the threads were closed.
         """
         with self._lock:
             if self._is_closed:
-                raise RuntimeError(f"the threads '{self._name}' were closed")
+                raise NotReachable("the memory store was closed")
             if not self._idle and len(self._threads) == self._most:
                 self._waiting.append(job)
                 return
@@ -77,8 +79,8 @@ class Threads:
         jobs: SimpleQueue[Job | None] = SimpleQueue()
         name = f"{self._name}-{len(self._threads)}"
         thread = threading.Thread(target=self._work, args=(jobs,), name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
         return jobs
 
     def _work(self, jobs: SimpleQueue[Job | None]) -> None:
@@ -89,6 +91,8 @@ class Threads:
                 job = self._next(jobs)
                 if last_act is not None:
                     last_act()
+                # It holds the result.
+                last_act = None
 
     def _next(self, jobs: SimpleQueue[Job | None]) -> Job | None:
         with self._lock:

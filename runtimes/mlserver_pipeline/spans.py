@@ -24,10 +24,10 @@ class SpannedSteps:
         self, step: str, message: Message, headers: Mapping[str, str]
     ) -> tuple[Message, Mapping[str, str]]:
         """The step's answer; the engine's `Call`."""
-        span = self._tracer.start_span(f"step {step}")
-        if not span.is_recording():
+        attributes = {"pipeline.step": step, "pipeline.tensors.in": _names(message)}
+        span = self._tracer.start_span(f"step {step}", attributes=attributes)
+        if not span.get_span_context().is_valid:
             return await self._call(step, message, headers)
-        span.set_attributes({"pipeline.step": step, "pipeline.tensors.in": _names(message)})
         # An exception's text may hold what a user wrote.
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:

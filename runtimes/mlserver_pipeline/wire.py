@@ -199,6 +199,8 @@ _ONLY_BYTES = frozenset((bytes,))
 
 def carry(datatype: str, data: Any) -> list[Any] | None:
     """The elements after a journey over gRPC (floats of 32 bits are rounded); None when they can't go."""
+    if data is None:
+        return None
     try:
         if datatype == "BYTES" and _ONLY_BYTES.issuperset(map(type, data)):
             return list(data)

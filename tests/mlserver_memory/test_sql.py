@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 
 from databases import SQL_KINDS, execute, mariadb, postgres, sql_url
 from mlserver_chat import InvalidInput, MemoryStore, NotReachable
@@ -173,6 +173,43 @@ async def test_an_append_that_waited_for_the_conversation_answers_with_what_it_w
             assert not append.done()
         assert texts(await append) == expected
     engine.dispose()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["pg8000", "psycopg"])
+async def test_the_databases_own_isolation_makes_no_append_fail(kind: str, tmp_path: Path) -> None:
+    database = f"isolated_{kind}"
+    url = sql_url(kind, database, tmp_path)
+    default = f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'"
+    execute("postgres", postgres().port, default)
+    store = SqlStore(url)
+    windows = await asyncio.gather(*(say(store, "a", user(str(number)), size=50) for number in range(40)))
+    assert sorted(len(window.messages) for window in windows) == list(range(1, 41))
+    await store.aclose()
+
+
+async def test_what_the_database_refuses_costs_no_connection(tmp_path: Path) -> None:
+    store, made = SqlStore(sql_url("psycopg", "refused", tmp_path)), list[object]()
+    await say(store, "a", user("1"))
+    event.listen(store._database._engine, "connect", lambda *connection: made.append(connection))
+    for _ in range(5):
+        with pytest.raises(InvalidInput):
+            await say(store, "a\0b", user("1"))
+    assert not made
+    await store.aclose()
+
+
+async def test_a_lock_is_waited_for_once(tmp_path: Path) -> None:
+    store = SqlStore(sql_url("sqlite", "locked", tmp_path), {"connect_args": {"timeout": 1}})
+    await say(store, "a", user("1"))
+    other = create_engine(sql_url("sqlite", "locked", tmp_path))
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(NotReachable):
+            await say(store, "a", user("2"))
+        assert time.monotonic() - began < 1.8
+    other.dispose()
     await store.aclose()
 
 

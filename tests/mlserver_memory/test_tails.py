@@ -94,7 +94,7 @@ async def test_what_somebody_removed_is_not_answered_with(url: str, whose: str) 
 
 
 async def test_no_more_is_held_than_a_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tails, "_MOST_CHARACTERS", 500)
+    monkeypatch.setattr(tails, "_MOST_CHARACTERS", 1_600)
     store = SqlStore(url)
     await store.open()
     for memory_id in "abc":
@@ -104,6 +104,21 @@ async def test_no_more_is_held_than_a_limit(url: str, monkeypatch: pytest.Monkey
         executed.clear()
         assert len((await say(store, memory_id, user("y" * 150))).messages) == 2
         assert any(statement.startswith("SELECT") for statement in executed) == reads, memory_id
+    await store.aclose()
+
+
+async def test_a_system_message_that_was_passed_counts_for_what_is_held(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "_MOST_CHARACTERS", 5_000)
+    store = SqlStore(url)
+    await store.open()
+    await say(store, "a", system("x" * 4_500), size=2)
+    for number in range(8):
+        await say(store, "a", user(str(number)), size=2)
+    executed = statements_of(store)
+    assert (await say(store, "a", user("last"), size=2)).system is not None
+    assert any(statement.startswith("SELECT") for statement in executed)
     await store.aclose()
 
 

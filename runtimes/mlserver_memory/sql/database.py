@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, SettingsError, data_folder
 
 from ..threads import Threads
-from . import sqlite
+from . import postgres, sqlite
 from .direct import Direct, OnDriver, ThroughSqlAlchemy, Work
 from .writer import GroupCommit
 
@@ -47,6 +47,9 @@ _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
 _HUNG_UP = ("57P0", "08")
 """SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
 
+_NO_RIGHT = "42501"
+"""PostgreSQL's SQLSTATE of a user who may not do this."""
+
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 """A file that is no database, or no longer one: a good one may be put back while the server runs."""
 
@@ -71,6 +74,7 @@ class Database:
         self._migrated = False
         self._migrated_file: sqlite.FileIdentity | None = None
         self._migration = threading.Lock()
+        self._is_closed = False
         self._failure = ""
         self._retry_at = 0.0
         self._name = f"{self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}"
@@ -146,8 +150,9 @@ class Database:
         await self._writers.aclose()
         await self._threads.aclose()
         self._engine.dispose()
-        if self.dialect == "sqlite":
+        if self.dialect == "sqlite" and not self._is_closed:
             sqlite.writers.give_back(self._writer_key)
+        self._is_closed = True
 
     def _run_directly(self, mode: Mode, work: Work[T]) -> T:
         """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
@@ -163,8 +168,10 @@ class Database:
                 raise IntegrityError(None, None, error) from None
             except PoolTimeout as error:
                 raise self._translate(error) from None
-            except (self._reads.errors.Error, OSError):
-                pass
+            except (self._reads.errors.Error, OSError) as error:
+                # That was waited for long enough.
+                if _code(error).startswith("SQLITE_BUSY"):
+                    raise self._translate(OperationalError(None, None, error)) from None
         return self._run(mode, lambda connection: work(ThroughSqlAlchemy(connection)))
 
     def _run(self, mode: Mode, work: Callable[[Connection], T], needs_schema: bool = True) -> T:
@@ -227,7 +234,7 @@ class Database:
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._transactions.connect() as connection:
                     self._migrate(connection)
-                self._migrated_file = sqlite.identity(self._file)
+                self._migrated_file = sqlite.identity(self._file) if self.dialect == "sqlite" else None
                 self._migrated = True
 
     @property
@@ -255,6 +262,14 @@ class Database:
         cause = error.orig if isinstance(error, DBAPIError) else error
         reason = f"{type(cause).__name__} {_code(cause)}".strip()
         is_down = isinstance(error, OperationalError | InterfaceError) or _code(cause).startswith(_DAMAGED)
+        if _code(cause) in _RACE_LOST:
+            logger.warning("the memory store %s is too busy: %s", self._name, reason)
+            return NotReachable("the memory store is too busy")
+        if _code(cause) == _NO_RIGHT:
+            logger.error("the memory store %s lacks a right: %s", self._name, reason)
+            return NotReachable(
+                "the memory store's user lacks a right; 'mlserver-llm memory migrate' needs more than it"
+            )
         if isinstance(error, DBAPIError) and not (error.connection_invalidated or is_down):
             logger.error("the memory store %s refused a statement: %s", self._name, reason)
             return InternalError()
@@ -302,6 +317,8 @@ def _engine(url: URL, options: dict[str, Any]) -> Engine:
     event.listen(engine, "handle_error", _recognise_disconnect)
     if url.get_backend_name() == "sqlite":
         sqlite.prepare(engine, str(url.database))
+    if url.get_backend_name() == "postgresql":
+        event.listen(engine, "connect", postgres.connected)
     return engine
 
 

@@ -109,10 +109,10 @@ class Direct:
         try:
             yield pooled
         except (self.errors.Error, OSError) as error:
-            is_gone = not isinstance(error, self.errors.IntegrityError)
+            is_gone = isinstance(error, (self.errors.OperationalError, self.errors.InterfaceError, OSError))
             # Not with a server that may be gone; SQLite's file would stay locked until the error is forgotten.
             if not is_gone or self._engine.dialect.name == "sqlite":
-                with suppress(self.errors.Error):
+                with suppress(self.errors.Error, OSError):
                     pooled.rollback()
             if is_gone:
                 pooled.invalidate()

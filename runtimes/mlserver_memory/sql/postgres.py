@@ -61,6 +61,13 @@ END
 """
 
 
+def connected(connection: Any, _: object) -> None:
+    """What an append sees after it waited for another must not be older than that, whatever the database's default."""
+    cursor = connection.cursor()
+    cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    cursor.close()
+
+
 def create_append(connection: Connection, tables: Tables) -> None:
     """Make the function, or replace that of an earlier release."""
     quote = connection.dialect.identifier_preparer

@@ -9,6 +9,8 @@ from mlserver_chat import StoredMessage, Window
 
 _MOST_CHARACTERS = 16 * 1024 * 1024
 """Of all records held; the conversations that were appended to longest ago go first."""
+_CHARACTERS_A_MESSAGE = 500
+"""What a message takes besides its record."""
 
 _sequence = attrgetter("sequence")
 
@@ -51,7 +53,7 @@ class _Tail:
         self._messages = list(window.messages)
         self._after = self._messages[-1].sequence - size
         self._system = window.system
-        self.characters = sum(len(message.record) for message in self._messages)
+        self.characters = self._weigh()
 
     def append(self, stored: Sequence[StoredMessage], system: int, size: int) -> Window | None:
         after = stored[-1].sequence - size
@@ -59,7 +61,7 @@ class _Tail:
             return None
         self._size = max(self._size, size)
         self._messages += stored
-        self.characters += sum(len(message.record) for message in stored)
+        self.characters += _weight(stored)
         if len(self._messages) > 2 * self._size:
             self._cut(system)
         start = bisect_right(self._messages, after, key=_sequence)
@@ -71,7 +73,10 @@ class _Tail:
         self._system = self._find(system) if 0 < system <= after else None
         self._messages = self._messages[bisect_right(self._messages, after, key=_sequence) :]
         self._after = after
-        self.characters = sum(len(message.record) for message in self._messages)
+        self.characters = self._weigh()
+
+    def _weigh(self) -> int:
+        return _weight(self._messages) + (_weight([self._system]) if self._system is not None else 0)
 
     def _find(self, sequence: int) -> StoredMessage | None:
         if self._system is not None and self._system.sequence == sequence:
@@ -79,3 +84,7 @@ class _Tail:
         index = bisect_left(self._messages, sequence, key=_sequence)
         found = self._messages[index] if index < len(self._messages) else None
         return found if found is not None and found.sequence == sequence else None
+
+
+def _weight(messages: Sequence[StoredMessage]) -> int:
+    return sum(len(message.record) + _CHARACTERS_A_MESSAGE for message in messages)

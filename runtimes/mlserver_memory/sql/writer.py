@@ -43,12 +43,21 @@ class GroupCommit:
             self._waiting.append(_Waiting(work, outcome))
             is_first = len(self._waiting) == 1
         if is_first:
-            self._writer.submit(self._commit_waiting)
+            try:
+                self._writer.submit(self._commit_waiting)
+            except Exception as error:
+                # Who came meanwhile relied on this.
+                waiting = self._taken()
+                _tell(waiting, [error] * len(waiting))
         return await outcome
 
-    def _commit_waiting(self) -> None:
+    def _taken(self) -> list[_Waiting]:
         with self._lock:
             waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def _commit_waiting(self) -> None:
+        waiting = self._taken()
         for start in range(0, len(waiting), _MOST):
             self._commit(waiting[start : start + _MOST])
 
@@ -58,7 +67,7 @@ class GroupCommit:
 
         try:
             results = self._transaction(everything)
-        except Exception as error:
+        except BaseException as error:
             if len(group) > 1:
                 for each in group:
                     self._commit([each])
@@ -80,7 +89,7 @@ def _settle(outcomes: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for outcome, result in outcomes:
         if outcome.done():
             continue
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             outcome.set_exception(result)
         else:
             outcome.set_result(result)
