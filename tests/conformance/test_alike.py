@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlserver_chat import MemoryStore, Message, Part, Window
@@ -97,7 +97,19 @@ def in_sqlite(folder: Path) -> Sequence[MemoryStore]:
     return [SqlStore(f"sqlite:///{folder}/memory.db", {"pool_size": size}) for size in (2, 2, 3)]
 
 
+# A system message that pruning kept, older than all others, goes once there is a newer one.
+FREED = [
+    (0, ("append", "", "a", ["user"], 0, 1)),
+    (0, ("append", "", "a", ["user", "system"], 1, 1)),
+    (0, ("append", "", "a", ["user", "user"], 2, 1)),
+    (0, ("prune", "", None, None, 1)),
+    (0, ("append", "", "a", ["system"], 3, 1)),
+    (0, ("prune", "", None, 2, None)),
+]
+
+
 @pytest.mark.parametrize("make", [in_files, in_sqlite])
+@example(history=FREED)
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2]), steps), min_size=15, max_size=40))
 def test_every_store_answers_as_the_one_in_memory(

@@ -17,8 +17,11 @@ def is_due(records: RecordFile, older_than: float | None = None, max_messages: i
         return True
     if max_messages is not None and newest.total > max_messages:
         return True
-    # A record without a key is the pinned system message of an earlier pruning, which stays.
-    oldest = next((record for record in records.oldest_first() if record.messages and record.digest), newest)
+    # A record without a key is the pinned system message of an earlier pruning, which stays while it is the newest.
+    removable = (
+        each for each in records.oldest_first() if each.messages and (each.digest or each.offset != newest.system)
+    )
+    oldest = next(removable, newest)
     return older_than is not None and oldest.created < older_than
 
 

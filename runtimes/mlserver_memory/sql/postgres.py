@@ -42,6 +42,7 @@ BEGIN
     "system" = CASE WHEN p_offset > 0 THEN c."last" + p_offset ELSE c."system" END,
     "last" = c."last" + v_count,
     "messages" = c."messages" + v_count,
+    oldest = CASE WHEN p_offset > 0 THEN 0 ELSE c.oldest END,
     updated = p_now
   RETURNING c."last", c."system" INTO v_last, v_system;
   INSERT INTO {appends} (conversation, digest, "last", "system", created)

@@ -66,6 +66,7 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
             # Sequence of the newest system message, 0 for none.
             Column("system", BigInteger, nullable=False, quote=True),
             Column("messages", BigInteger, nullable=False, quote=True),
+            # Not after the oldest message that pruning may remove; 0 where it has to look.
             Column("oldest", Double, nullable=False),
             Column("updated", Double, nullable=False),
         ),

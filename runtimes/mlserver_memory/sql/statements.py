@@ -44,6 +44,8 @@ class Statements:
             (conversations.system, newest_system),
             (conversations.last, conversations.last + count),
             (conversations.messages, conversations.messages + count),
+            # A newer system message leaves the older one to pruning, which has to look.
+            (conversations.oldest, case((offset > 0, literal(0.0)), else_=conversations.oldest)),
             (conversations.updated, now),
         ]
         self.reserve = update(tables.conversations).where(this).ordered_values(*values)

@@ -37,7 +37,7 @@ CREATE TABLE [my schema].[m"[]]_version] (
 
 CREATE INDEX [ix_my schema_m"[]]_conversations_namespace_id] ON [my schema].[m"[]]_conversations] (namespace_id);
 
-UPDATE [my schema].[m"[]]_conversations] SET [system]=CASE WHEN (:p_offset > :param_1) THEN [my schema].[m"[]]_conversations].[last] + :p_offset ELSE [my schema].[m"[]]_conversations].[system] END, [last]=([my schema].[m"[]]_conversations].[last] + :p_count), [messages]=([my schema].[m"[]]_conversations].[messages] + :p_count), updated=:p_now OUTPUT inserted.[last], inserted.[system] WHERE [my schema].[m"[]]_conversations].id = :p_id;
+UPDATE [my schema].[m"[]]_conversations] SET [system]=CASE WHEN (:p_offset > :param_1) THEN [my schema].[m"[]]_conversations].[last] + :p_offset ELSE [my schema].[m"[]]_conversations].[system] END, [last]=([my schema].[m"[]]_conversations].[last] + :p_count), [messages]=([my schema].[m"[]]_conversations].[messages] + :p_count), oldest=CASE WHEN (:p_offset > :param_2) THEN :param_3 ELSE [my schema].[m"[]]_conversations].oldest END, updated=:p_now OUTPUT inserted.[last], inserted.[system] WHERE [my schema].[m"[]]_conversations].id = :p_id;
 
 INSERT INTO [my schema].[m"[]]_appends] (conversation, digest, [last], [system], created) VALUES (:conversation, :digest, :last, :system, :created);
 
@@ -99,7 +99,7 @@ DELETE FROM [my schema].[m"[]]_conversations] WHERE [my schema].[m"[]]_conversat
 
 UPDATE [my schema].[m"[]]_appends] SET [last]=:last, [system]=:system WHERE [my schema].[m"[]]_appends].conversation = :conversation_1;
 
-UPDATE [my schema].[m"[]]_conversations] SET [system]=CASE WHEN (:p_offset > :param_1) THEN [my schema].[m"[]]_conversations].[last] + :p_offset ELSE [my schema].[m"[]]_conversations].[system] END, [last]=([my schema].[m"[]]_conversations].[last] + :p_count), [messages]=([my schema].[m"[]]_conversations].[messages] + :p_count), updated=:p_now WHERE [my schema].[m"[]]_conversations].id = :p_id;
+UPDATE [my schema].[m"[]]_conversations] SET [system]=CASE WHEN (:p_offset > :param_1) THEN [my schema].[m"[]]_conversations].[last] + :p_offset ELSE [my schema].[m"[]]_conversations].[system] END, [last]=([my schema].[m"[]]_conversations].[last] + :p_count), [messages]=([my schema].[m"[]]_conversations].[messages] + :p_count), oldest=CASE WHEN (:p_offset > :param_2) THEN :param_3 ELSE [my schema].[m"[]]_conversations].oldest END, updated=:p_now WHERE [my schema].[m"[]]_conversations].id = :p_id;
 
 SELECT [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
 FROM [my schema].[m"[]]_conversations]
