@@ -110,7 +110,7 @@ FREED = [
 
 @pytest.mark.parametrize("make", [in_files, in_sqlite])
 @example(history=FREED)
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 2]), steps), min_size=15, max_size=40))
 def test_every_store_answers_as_the_one_in_memory(
     make: Callable[[Path], Sequence[MemoryStore]], history: list[tuple[int, Any]]
