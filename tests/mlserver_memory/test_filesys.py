@@ -132,36 +132,41 @@ async def test_records_that_a_killed_process_did_not_index_are_found(
     assert texts(await say(store, "a", user("m3"), identity="r3")) == ["m0", "m1", "m2", "m3"]
 
 
+def counting_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each read from now on."""
+    found: list[int] = []
+    pread = os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        data = pread(file, size, offset)
+        found.append(len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    return found
+
+
 @pytest.mark.parametrize(("together", "count"), [(1, 4000), (20, 10_000)])
 async def test_a_window_reads_the_tail_and_not_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, count: int
 ) -> None:
     store = FileSysStore(tmp_path, "none")
-    bytes_read = 0
-    pread = os.pread
-
-    def counted(file: int, size: int, offset: int) -> bytes:
-        nonlocal bytes_read
-        data = pread(file, size, offset)
-        bytes_read += len(data)
-        return data
 
     async def filled_with(memory_id: str, count: int) -> None:
         turn = [user(f"a message of about a hundred characters {number:60}") for number in range(together)]
         await asyncio.gather(*(say(store, memory_id, *turn, size=1) for _ in range(count // together)))
 
     async def costs(memory_id: str) -> list[int]:
-        nonlocal bytes_read
         found: list[int] = []
         for work in (say(store, memory_id, user("one more"), size=50), store.window(memory_id, 50)):
-            bytes_read = 0
+            reads.clear()
             await work
-            found.append(bytes_read)
+            found.append(sum(reads))
         return found
 
     await filled_with("long", count)
     await filled_with("short", 100)
-    monkeypatch.setattr(os, "pread", counted)
+    reads = counting_reads(monkeypatch)
     long, short = await costs("long"), await costs("short")
     size = max(path.stat().st_size for path in tmp_path.rglob("*.log"))
     assert size > 1_000_000
@@ -177,18 +182,9 @@ async def test_pruning_reads_only_the_ends_of_what_has_nothing_to_remove(
     for start in range(0, 2000, 100):
         await say(store, "a", *(user(f"a message of some length {number:60}") for number in range(start, start + 100)))
     assert await store.prune(older_than=time.time() - 60) == 1
-    bytes_read = 0
-    pread = os.pread
-
-    def counted(file: int, size: int, offset: int) -> bytes:
-        nonlocal bytes_read
-        data = pread(file, size, offset)
-        bytes_read += len(data)
-        return data
-
-    monkeypatch.setattr(os, "pread", counted)
+    reads = counting_reads(monkeypatch)
     assert await store.prune(older_than=time.time() - 60, max_messages=2001) == 0
-    assert 0 < bytes_read < 100_000
+    assert 0 < sum(reads) < 100_000
     assert await store.prune(older_than=time.time() - 60, max_messages=1999) == 1
     assert await store.prune(older_than=time.time() + 60, max_messages=5000) == 2000
 
