@@ -116,7 +116,7 @@ class InMemoryStore:
 
 def _kept(conversation: _Conversation, older_than: float | None, max_messages: int | None) -> list[StoredMessage]:
     messages = conversation.messages
-    cut = 0 if max_messages is None else conversation.last - max_messages
+    cut = 0 if max_messages is None or len(messages) <= max_messages else conversation.last - max_messages
     kept = [m for m in messages if m.sequence > cut and (older_than is None or m.created >= older_than)]
     system = next((m for m in reversed(messages) if m.role in SYSTEM_ROLES), None)
     return [system, *kept] if kept and system is not None and system.sequence < kept[0].sequence else kept

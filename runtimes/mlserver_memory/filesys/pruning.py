@@ -33,7 +33,9 @@ def pruned(
     if not old:
         return 0, []
     everything = older_than is None and max_messages is None
-    cut = old[-1].last if everything else old[-1].last - max_messages if max_messages is not None else 0
+    cut = old[-1].last if everything else 0
+    if max_messages is not None and old[-1].total > max_messages:
+        cut = old[-1].last - max_messages
     system = next((message for record in reversed(old) if (message := record.system_message())), None)
     left: list[Record] = []
     for record in old:

@@ -37,14 +37,18 @@ class Pruning:
         """Remove what is to go of one conversation; returns how many messages that is."""
         conversations, messages = self.tables.conversations.c, self.tables.messages.c
         # The conversation's row is the lock that appends wait for. SQL Server has no FOR UPDATE.
-        query = select(conversations.last, conversations.system).where(conversations.id == identity)
+        query = select(self.tables.conversations).where(conversations.id == identity)
         query = query.with_for_update().with_hint(self.tables.conversations, "WITH (UPDLOCK)", "mssql")
         row = connection.execute(query).first()
         if row is None:
             return 0
         mine = messages.conversation == identity
-        doomed = and_(mine, self._doomed(int(row.last)))
-        first_kept = connection.scalar(select(func.min(messages.sequence)).where(mine, ~self._doomed(int(row.last))))
+        cut = 0
+        if self.max_messages is not None and row.messages > self.max_messages:
+            cut = int(row.last) - self.max_messages
+        going = self._going(cut)
+        doomed = and_(mine, going)
+        first_kept = connection.scalar(select(func.min(messages.sequence)).where(mine, ~going))
         if first_kept is not None:
             doomed = and_(doomed, messages.sequence != row.system)
         if dry_run:
@@ -77,14 +81,11 @@ class Pruning:
         appends = self.tables.appends.c
         return and_(appends.last == 0, appends.created < time.time() - REPLAY_SECONDS)
 
-    def _doomed(self, last: int) -> ColumnElement[bool]:
+    def _going(self, cut: int) -> ColumnElement[bool]:
         messages = self.tables.messages.c
-        doomed: ColumnElement[bool] = false()
-        if self.max_messages is not None:
-            doomed = or_(doomed, messages.sequence <= last - self.max_messages)
-        if self.older_than is not None:
-            doomed = or_(doomed, messages.created < self.older_than)
-        return doomed
+        if self.older_than is None:
+            return messages.sequence <= cut
+        return or_(messages.sequence <= cut, messages.created < self.older_than)
 
     def _forget_keys(self, connection: Connection, identity: str, first_kept: int) -> None:
         appends = self.tables.appends.c
