@@ -90,6 +90,4 @@ class Pool:
         store, messages = self.store, [Message.of_text("user", "0 0")]
         digest = _key(memory_id).digest
         append = Append(store._statements, store._id(memory_id), "", memory_id, digest, messages, {}, WINDOW)
-        database = store._database
-        with database._on_driver(database.dialect != "postgresql") as execute:
-            append.run(execute)
+        store._database._append(append.run)

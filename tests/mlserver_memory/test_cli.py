@@ -169,6 +169,6 @@ def test_a_schema_of_an_older_release_is_upgraded_by_what_changes_a_store_only(
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, lambda connection, tables: None))
     monkeypatch.setattr(sql_store, "MIGRATIONS", migrations.MIGRATIONS)
     assert "run 'mlserver-llm memory migrate' first" in run("list", store, fails=True).output
-    assert "from version 2 to 3" in run("migrate", store, "--dry-run").stdout
+    assert "from version 3 to 4" in run("migrate", store, "--dry-run").stdout
     assert "2 conversations, 5 messages" in run("migrate", store).stdout
     assert listed(store) == {"a": 4, "b": 1}

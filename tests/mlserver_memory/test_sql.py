@@ -82,7 +82,7 @@ async def test_an_older_schema_is_upgraded_in_place_with_its_data(
     # The release before, rolled back to, says so and doesn't touch what it can't know.
     monkeypatch.setattr(migrations, "MIGRATIONS", released)
     older = SqlStore(url)
-    with pytest.raises(NotReachable, match="schema version 3; this release knows 2"):
+    with pytest.raises(NotReachable, match="schema version 4; this release knows 3"):
         await older.open()
     for store in (*stores, older):
         await store.aclose()
@@ -106,7 +106,7 @@ async def test_a_store_of_the_first_schema_is_upgraded_with_its_conversations(
     monkeypatch.setattr(migrations, "MIGRATIONS", released)
     stores = [SqlStore(url) for _ in range(3)]
     await asyncio.gather(*(store.open() for store in stores))
-    assert await stores[0].schema() == (2, 2)
+    assert await stores[0].schema() == (3, 3)
     assert texts(await say(stores[0], "a", user("new"))) == ["kept", "new"]
     engine.dispose()
     for store in stores:

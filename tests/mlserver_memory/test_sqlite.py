@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
+from databases import statements_of
 from mlserver_chat import AppendKey, InvalidInput, MemoryStore, Window
 from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, sqlite
@@ -42,10 +42,8 @@ async def read_anew(path: Path, memory_id: str) -> list[str]:
 
 async def test_appends_that_wait_share_a_commit_and_are_answered_in_order(store: SqlStore, path: Path) -> None:
     await store.open()
-    statements: list[str] = []
-    event.listen(
-        store._database._transactions, "checkout", lambda driver, *_: driver.set_trace_callback(statements.append)
-    )
+    await say(store, "other", user("x"))
+    statements = statements_of(store)
     with sqlite.file_locks[str(path)]:
         waiting = [asyncio.create_task(say(store, "a", user(str(n)), size=50)) for n in range(20)]
         await asyncio.sleep(0.1)

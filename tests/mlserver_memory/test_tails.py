@@ -1,17 +1,15 @@
-"""What SQLite's appends answer from memory is what the database holds, whoever else writes to it."""
+"""What an append answers from memory is what the database holds, whoever else writes to it."""
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import create_engine, text
 
-from mlserver_memory.conformance.tools import say, system, texts, user
+from databases import sql_url, statements_of
+from mlserver_memory.conformance.tools import fresh_id, say, system, texts, user
 from mlserver_memory.sql import SqlStore, tails
 
 ACTS = st.one_of(
@@ -27,28 +25,26 @@ ACTS = st.one_of(
 
 
 @pytest.fixture
-async def url(tmp_path: Path) -> AsyncIterator[str]:
-    yield f"sqlite:///{tmp_path}/memory.db"
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/memory.db"
 
 
-def statements_of(store: SqlStore) -> list[str]:
-    """What the connection that writes executes from now on."""
-    found: list[str] = []
-    event.listen(store._database._transactions, "checkout", lambda driver, *_: driver.set_trace_callback(found.append))
-    return found
+@pytest.fixture(params=["sqlite", "psycopg", "pg8000"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return sql_url(request.param, f"tails_{request.param}", tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), ACTS), max_size=25))
-def test_every_append_answers_as_a_read_would(acts: list[tuple[int, tuple]]) -> None:
-    asyncio.run(answers_as_read(acts))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(acts=st.lists(st.tuples(st.integers(0, 2), ACTS), max_size=25))
+def test_every_append_answers_as_a_read_would(any_url: str, acts: list[tuple[int, tuple]]) -> None:
+    asyncio.run(answers_as_read(any_url, acts))
 
 
-async def answers_as_read(acts: list[tuple[int, tuple]]) -> None:
-    folder = tempfile.mkdtemp()
-    url = f"sqlite:///{folder}/memory.db"
-    # The first two share the connection that writes, the third has its own, as another process would.
-    stores = [SqlStore(url), SqlStore(url), SqlStore(f"{url}?timeout=30")]
+async def answers_as_read(url: str, acts: list[tuple[int, tuple]]) -> None:
+    # The first two share what they know, the third knows for itself, as another process would.
+    other = "timeout=30" if url.startswith("sqlite") else "application_name=other"
+    namespace = fresh_id()
+    stores = [SqlStore(each).scope(namespace) for each in (url, url, f"{url}?{other}")]
     number = 0
     try:
         for who, (act, *arguments) in acts:
@@ -65,7 +61,6 @@ async def answers_as_read(acts: list[tuple[int, tuple]]) -> None:
     finally:
         for store in stores:
             await store.aclose()
-        shutil.rmtree(folder)
 
 
 async def test_an_append_reads_nothing_where_this_process_wrote_last(url: str) -> None:
@@ -85,8 +80,8 @@ async def test_an_append_reads_nothing_where_this_process_wrote_last(url: str) -
 async def test_what_somebody_removed_is_not_answered_with(url: str, whose: str) -> None:
     store, other = SqlStore(url), SqlStore(url if whose == "of this process" else f"{url}?timeout=30")
     await asyncio.gather(store.open(), other.open())
-    for text in ("1", "2", "3"):
-        await say(store, "a", user(text))
+    for number in "123":
+        await say(store, "a", user(number))
     assert await other.prune(max_messages=1) == 2
     assert texts(await say(store, "a", user("4"))) == ["3", "4"]
     for each in (store, other):
@@ -126,8 +121,35 @@ async def test_the_connection_that_writes_is_closed_with_the_last_store(url: str
     first, second = SqlStore(url), SqlStore(url)
     await say(first, "a", user("1"))
     await say(second, "a", user("2"))
-    pool = first._database._transactions.pool
+    writer = first._database._writer
+    assert writer is second._database._writer
     await first.aclose()
     assert texts(await say(second, "a", user("3"))) == ["1", "2", "3"]
     await second.aclose()
-    assert pool.checkedin() + second._database._transactions.pool.checkedin() == 0
+    assert writer._pooled is None
+    assert writer._engine.pool.checkedin() == 0
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "pg8000"])
+async def test_postgresql_is_asked_for_no_message_while_a_conversation_s_row_stays_as_it_was(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sql_url(kind, f"known_{kind}", tmp_path)
+    store = SqlStore(url)
+    for number in "12":
+        await say(store, "a", user(number), size=5)
+    # Past the conversation's row, which nobody but somebody with a console does.
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE memory_messages SET record = replace(record, '1', 'one')"))
+    assert texts(await say(store, "a", user("3"), size=5)) == ["1", "2", "3"]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE memory_conversations SET updated = updated"))
+    assert texts(await say(store, "a", user("4"), size=5)) == ["one", "2", "3", "4"]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE memory_messages SET record = replace(record, 'one', '1')"))
+    assert texts(await say(store, "a", user("5"), size=5)) == ["one", "2", "3", "4", "5"]
+    monkeypatch.setattr(tails, "_SECONDS", 0.0)
+    assert texts(await say(store, "a", user("6"), size=6)) == ["1", "2", "3", "4", "5", "6"]
+    engine.dispose()
+    await store.aclose()

@@ -17,7 +17,7 @@ from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable, 
 
 from ..threads import Threads
 from . import postgres, sqlite
-from .direct import Direct, OnDriver, ThroughSqlAlchemy, Work
+from .direct import Direct, Info, ThroughSqlAlchemy, Work
 from .writer import GroupCommit
 
 logger = logging.getLogger("mlserver.memory")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 Mode = Callable[[], AbstractContextManager[Connection]]
 """A connection with or without a transaction around the block."""
+
+OnDriver = Callable[[Work[Any]], tuple[Any, Info]]
+"""Runs work on the driver itself."""
 
 _ATTEMPTS = 4
 """Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
@@ -82,21 +85,25 @@ class Database:
         self._threads = Threads(max(threads, 1), "memory-sql")
         self._writers = self._threads
         self._transactions = self._engine
-        self._file_lock, self._group = nullcontext[Any](), None
+        self._file_lock: AbstractContextManager[object] = nullcontext()
+        self._group: GroupCommit | None = None
+        self._writer: sqlite.Writer | None = None
         # Where a statement commits by itself, that saves the round trips of a transaction.
         self._commits_by_itself = self.dialect in ("postgresql", "sqlite")
+        tails = postgres.tails[self._url] if self.dialect == "postgresql" else None
+        self._direct = Direct(self._engine, self._commits_by_itself, tails)
         if self.dialect == "postgresql":
             self._transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
         if self.dialect == "sqlite":
             # One writer at a time: more threads would only wait, and leave none to the readers.
             self._writers = Threads(1, "memory-sqlite")
-            self._group = GroupCommit(partial(self._run_directly, self._transaction), self._writers)
-            self._file_lock = sqlite.file_locks[self._file]
+            self._group = GroupCommit(self._append, self._writers)
+            self._file_lock = lock = sqlite.file_locks[self._file]
             self._writer_key = self._url, repr(options)
             single = options | {"pool_size": 1, "max_overflow": 0}
-            self._transactions = sqlite.writers.engine(self._writer_key, lambda: _engine(self._url, single))
-        self._reads = Direct(self._engine, self._commits_by_itself)
-        self._writes = Direct(self._transactions, False)
+            self._writer = sqlite.writers.take(
+                self._writer_key, lambda: sqlite.Writer(_engine(self._url, single), lock)
+            )
 
     @property
     def dialect(self) -> str:
@@ -135,40 +142,43 @@ class Database:
 
     async def query(self, work: Work[T]) -> T:
         """As `read`, for what every turn of a conversation does."""
-        return await self._threads.run(self._run_directly, self._statements, work)
+        return await self._threads.run(self._run_directly, self._direct.read, self._statements, work)
 
     async def append(self, work: Work[T]) -> T:
         """As `write`, for what every turn of a conversation does; on PostgreSQL `work` writes with one statement, which
         commits by itself, and on SQLite others may share the transaction."""
         if self._group is not None:
             return await self._group.run(work)
-        mode = self._statements if self.dialect == "postgresql" else self._transaction
-        return await self._writers.run(self._run_directly, mode, work)
+        return await self._writers.run(self._append, work)
 
     async def aclose(self) -> None:
         """Wait for running transactions and close the pool."""
         await self._writers.aclose()
         await self._threads.aclose()
         self._engine.dispose()
-        if self.dialect == "sqlite" and not self._is_closed:
+        if self._writer is not None and not self._is_closed:
             sqlite.writers.give_back(self._writer_key)
         self._is_closed = True
 
-    def _run_directly(self, mode: Mode, work: Work[T]) -> T:
+    def _append(self, work: Work[Any]) -> Any:
+        if self.dialect == "postgresql":
+            return self._run_directly(self._direct.read, self._statements, work)
+        return self._run_directly((self._writer or self._direct).write, self._transaction, work)
+
+    def _run_directly(self, on_driver: OnDriver, mode: Mode, work: Work[T]) -> T:
         """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
         errors mean."""
-        if self._reads.is_possible and self._migrated and not self._failure:
+        if self._direct.is_possible and self._migrated and not self._failure:
             try:
-                with self._on_driver(mode == self._transaction) as execute:
-                    result = work(execute)
-                if sqlite.is_in_place(execute.info, self._file):
+                result, info = on_driver(work)
+                if sqlite.is_in_place(info, self._file):
                     return result
                 self._reopen()
-            except self._reads.errors.IntegrityError as error:
+            except self._direct.errors.IntegrityError as error:
                 raise IntegrityError(None, None, error) from None
             except PoolTimeout as error:
                 raise self._translate(error) from None
-            except (self._reads.errors.Error, OSError) as error:
+            except (self._direct.errors.Error, OSError) as error:
                 # That was waited for long enough.
                 if _code(error).startswith("SQLITE_BUSY"):
                     raise self._translate(OperationalError(None, None, error)) from None
@@ -198,18 +208,6 @@ class Database:
                 return result
             self._reopen()
         raise NotReachable("the memory store can't be reached")
-
-    @contextmanager
-    def _on_driver(self, is_writing: bool) -> Generator[OnDriver]:
-        if not is_writing:
-            with self._reads.statements() as execute:
-                yield execute
-        elif self.dialect == "sqlite":
-            with self._file_lock, sqlite.appending(self._writes) as execute:
-                yield execute
-        else:
-            with self._writes.transaction() as execute:
-                yield execute
 
     @contextmanager
     def _statements(self) -> Generator[Connection]:
@@ -247,7 +245,8 @@ class Database:
         logger.error("the file of the memory store %s was removed or replaced; opening it anew", self._name)
         self._migrated = False
         self._engine.dispose()
-        self._transactions.dispose()
+        if self._writer is not None:
+            self._writer.close()
 
     def _reached(self) -> None:
         if self._failure:

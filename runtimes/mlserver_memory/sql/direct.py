@@ -4,8 +4,8 @@ Through SQLAlchemy a statement costs some 15 µs and a checkout 25 µs more, sev
 statement. So what every turn of a conversation does goes this way, and everything else through SQLAlchemy.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import CompoundSelect, Connection, Engine, PoolProxiedConnection, Select, UpdateBase
@@ -20,6 +20,9 @@ Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | Update
 
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """The values of a statement, or those of each time that it is executed."""
+
+Info = Mapping[Any, Any]
+"""What the pool keeps about a connection."""
 
 _DRIVERS = ("pysqlite", "psycopg", "pg8000", "pymysql")
 """Drivers that take and give this store's values as they are; for others SQLAlchemy converts them."""
@@ -63,16 +66,18 @@ class ThroughSqlAlchemy:
 
 
 class Direct:
-    """Transactions on connections of an engine's pool, without SQLAlchemy around statements and errors.
+    """Runs work on connections of an engine's pool, without SQLAlchemy around statements and errors.
 
     Args:
         engine: the engine; its pool resets nothing.
         commits_by_itself: whether each statement is a transaction, unless one is begun.
+        tails: what conversations end with, where that is known.
     """
 
-    def __init__(self, engine: Engine, commits_by_itself: bool):
+    def __init__(self, engine: Engine, commits_by_itself: bool, tails: Tails | None = None):
         self._engine = engine
         self._commits_by_itself = commits_by_itself
+        self._tails = tails
         self._texts: dict[Statement, _Text] = {}
 
     @property
@@ -85,65 +90,59 @@ class Direct:
         """The driver's module, with its kinds of errors."""
         return self._engine.dialect.loaded_dbapi
 
-    @contextmanager
-    def statements(self) -> Generator["OnDriver"]:
-        """Statements that each stand for themselves, or only read. Errors are the driver's."""
-        with self._connection() as pooled:
-            yield OnDriver(pooled, self._engine.dialect, self._texts)
-            if not self._commits_by_itself:
-                pooled.rollback()
+    def read(self, work: Work[T]) -> tuple[T, Info]:
+        """Run `work`, whose statements only read, or each stand for themselves. Errors are the driver's."""
+        return self._run(work, "" if self._commits_by_itself else "rollback")
 
-    @contextmanager
-    def transaction(self, begin: str = "") -> Generator["OnDriver"]:
-        """A transaction, begun by `begin` where the driver doesn't do so by itself. Errors are the driver's."""
-        with self._connection() as pooled:
-            execute = OnDriver(pooled, self._engine.dialect, self._texts)
-            if begin:
-                execute.cursor.execute(begin)
-            yield execute
-            pooled.commit()
+    def write(self, work: Work[T]) -> tuple[T, Info]:
+        """Run `work` in a transaction, which the driver begins. Errors are the driver's."""
+        return self._run(work, "commit")
 
-    @contextmanager
-    def _connection(self) -> Generator[PoolProxiedConnection]:
+    def _run(self, work: Work[T], end: str) -> tuple[T, Info]:
         pooled = self._engine.raw_connection()
         try:
-            yield pooled
-        except (self.errors.Error, OSError) as error:
-            is_gone = isinstance(error, (self.errors.OperationalError, self.errors.InterfaceError, OSError))
-            # Not with a server that may be gone; SQLite's file would stay locked until the error is forgotten.
-            if not is_gone or self._engine.dialect.name == "sqlite":
-                with suppress(self.errors.Error, OSError):
-                    pooled.rollback()
-            if is_gone:
-                pooled.invalidate()
-            raise
-        except BaseException:
-            pooled.rollback()
+            result = work(self._on(pooled, self._tails))
+            if end:
+                getattr(pooled, end)()
+            return result, pooled.info
+        except BaseException as error:
+            self._failed(pooled, error)
             raise
         finally:
             pooled.close()
 
+    def _on(self, pooled: PoolProxiedConnection, tails: Tails | None) -> "OnDriver":
+        return OnDriver(pooled.cursor(), self._engine.dialect, self._texts, tails)
+
+    def _failed(self, pooled: PoolProxiedConnection, error: BaseException) -> None:
+        """Undo what was begun, and give up a connection that may be gone."""
+        is_gone = isinstance(error, (self.errors.OperationalError, self.errors.InterfaceError, OSError))
+        # Not with a server that may be gone; SQLite's file would stay locked until the error is forgotten.
+        if not is_gone or self._engine.dialect.name == "sqlite":
+            with suppress(self.errors.Error, OSError):
+                pooled.rollback()
+        if is_gone:
+            pooled.invalidate()
+
 
 class OnDriver:
-    """Executes on one connection of the driver."""
+    """Executes on one cursor of the driver."""
 
-    def __init__(self, pooled: PoolProxiedConnection, dialect: Dialect, texts: "dict[Statement, _Text]"):
-        self.info = pooled.info
-        """What the pool keeps about the connection."""
+    def __init__(self, cursor: Any, dialect: Dialect, texts: "dict[Statement, _Text]", tails: Tails | None):
         self.dialect = dialect
-        self.cursor = pooled.cursor()
-        self.tails: Tails | None = None
+        self.tails = tails
+        self._cursor = cursor
         self._texts = texts
 
     def __call__(self, statement: Statement, values: Values) -> Sequence[Any]:
         """Execute."""
         text = self._texts.get(statement) or self._texts.setdefault(statement, _Text(statement, self.dialect))
-        cursor = self.cursor
+        cursor = self._cursor
         if isinstance(values, Mapping):
             cursor.execute(text.text, text.bound(values))
         else:
             cursor.executemany(text.text, [text.bound(each) for each in values])
-        return cursor.fetchall() if cursor.description else ()
+        return cursor.fetchall() if text.has_rows else ()
 
 
 class _Text:
@@ -152,6 +151,7 @@ class _Text:
     def __init__(self, statement: Statement, dialect: Dialect):
         compiled = statement.compile(dialect=dialect)
         self.text = str(compiled)
+        self.has_rows = not isinstance(statement, UpdateBase) or bool(statement.returning_column_descriptions)
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._order = compiled.positiontup
 

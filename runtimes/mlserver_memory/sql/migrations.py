@@ -20,7 +20,8 @@ def _add_append(connection: Connection, tables: Tables) -> None:
         postgres.create_append(connection, tables)
 
 
-MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_append)
+# The function of version 2 has an argument less, and stays for replicas that still call it.
+MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_append, _add_append)
 """The step at index n makes version n + 1 out of version n. Where a database commits each DDL statement by itself
 (MySQL, Oracle), a step that was interrupted runs again: it must bear that."""
 

@@ -3,15 +3,17 @@
 Each statement of the function sees what was committed when it began, also after it waited for the conversation's row.
 """
 
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Double, Select, String, Text, bindparam, select
+from sqlalchemy import URL, BigInteger, Connection, Double, Select, String, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
 from .schema import Tables
+from .tails import Tails
 
 _ARGUMENTS: dict[str, TypeEngine[Any]] = {
     "p_id": String(),
@@ -26,6 +28,7 @@ _ARGUMENTS: dict[str, TypeEngine[Any]] = {
     "p_more": ARRAY(Text),
     "p_provenance": Text(),
     "p_size": BigInteger(),
+    "p_known": Text(),
 }
 
 _BODY = """
@@ -34,23 +37,33 @@ DECLARE
   v_count CONSTANT bigint := 1 + coalesce(cardinality(p_more), 0);
   v_last bigint;
   v_system bigint;
+  v_version xid;
+  v_is_known boolean := FALSE;
 BEGIN
-  INSERT INTO {conversations} AS c
-    (id, namespace_id, namespace, memory_id, "last", "system", "messages", oldest, updated)
-  VALUES (p_id, p_namespace_id, p_namespace, p_memory_id, v_count, p_offset, v_count, p_now, p_now)
-  ON CONFLICT (id) DO UPDATE SET
-    "system" = CASE WHEN p_offset > 0 THEN c."last" + p_offset ELSE c."system" END,
-    "last" = c."last" + v_count,
-    "messages" = c."messages" + v_count,
-    oldest = CASE WHEN p_offset > 0 THEN 0 ELSE c.oldest END,
-    updated = p_now
-  RETURNING c."last", c."system" INTO v_last, v_system;
+  IF p_known IS NOT NULL THEN
+    UPDATE {conversations} AS c SET {changes} WHERE c.id = p_id AND c.xmin = p_known::xid
+    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_version;
+    v_is_known := FOUND;
+  END IF;
+  IF NOT v_is_known THEN
+    INSERT INTO {conversations} AS c
+      (id, namespace_id, namespace, memory_id, "last", "system", "messages", oldest, updated)
+    VALUES (p_id, p_namespace_id, p_namespace, p_memory_id, v_count, p_offset, v_count, p_now, p_now)
+    ON CONFLICT (id) DO UPDATE SET {changes}
+    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_version;
+  END IF;
   INSERT INTO {appends} (conversation, digest, "last", "system", created)
   VALUES (p_id, p_digest, v_last, v_system, p_now);
   FOR n IN 1 .. v_count LOOP
     INSERT INTO {messages} (conversation, "sequence", "record", created, provenance)
     VALUES (p_id, v_last - v_count + n, CASE n WHEN 1 THEN p_record ELSE p_more[n - 1] END, p_now, p_provenance);
   END LOOP;
+  o_sequence := 0;
+  o_record := concat_ws(' ', v_last, v_system, v_version);
+  RETURN NEXT;
+  IF v_is_known THEN
+    RETURN;
+  END IF;
   IF v_system BETWEEN 1 AND v_last - p_size THEN
     RETURN QUERY SELECT m."sequence", m."record", m.created, m.provenance FROM {messages} AS m
       WHERE m.conversation = p_id AND m."sequence" = v_system;
@@ -61,6 +74,25 @@ BEGIN
 END
 """
 
+_CHANGES = """
+  "system" = CASE WHEN p_offset > 0 THEN c."last" + p_offset ELSE c."system" END,
+  "last" = c."last" + v_count,
+  "messages" = c."messages" + v_count,
+  oldest = CASE WHEN p_offset > 0 THEN 0 ELSE c.oldest END,
+  updated = p_now
+"""
+
+tails: defaultdict[URL, Tails] = defaultdict(Tails)
+"""Of the conversations of each database. They stay valid until somebody writes to the conversation's row, which its
+`xmin` tells: the transaction that wrote it last."""
+
+
+def appended(row: Any) -> tuple[int, int, str]:
+    """What the first row that the function returns tells of the conversation: sequence of its newest message, sequence
+    of its newest system message (0 for none), version of its row."""
+    last, system, version = row[1].split()
+    return int(last), int(system), version
+
 
 def connected(connection: Any, _: object) -> None:
     """What an append sees after it waited for another must not be older than that, whatever the database's default."""
@@ -70,9 +102,10 @@ def connected(connection: Any, _: object) -> None:
 
 
 def create_append(connection: Connection, tables: Tables) -> None:
-    """Make the function, or replace that of an earlier release."""
+    """Make the function, or replace that of an earlier release with the same arguments."""
     quote = connection.dialect.identifier_preparer
     body = _BODY.format(
+        changes=_CHANGES,
         conversations=quote.format_table(tables.conversations),
         appends=quote.format_table(tables.appends),
         messages=quote.format_table(tables.messages),
@@ -91,8 +124,9 @@ def create_append(connection: Connection, tables: Tables) -> None:
 
 
 def append_at_once(tables: Tables) -> Select[Any]:
-    """Take the sequences, keep the key and add the messages; gives the window, oldest first, behind a system message
-    that is older than that.
+    """Take the sequences, keep the key and add the messages; gives what `appended` reads, and then the window, oldest
+    first, behind a system message that is older than that. Without the window if `p_known` is still the version of the
+    conversation's row: then the caller knows it.
 
     The row of the conversation is made or locked by the upsert, so that appends to one conversation follow one another;
     a key that is known violates the primary key of `appends`, and then nothing of all this has happened.

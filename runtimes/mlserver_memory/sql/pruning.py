@@ -37,7 +37,9 @@ class Pruning:
         """Remove what is to go of one conversation; returns how many messages that is."""
         conversations, messages = self.tables.conversations.c, self.tables.messages.c
         # The conversation's row is the lock that appends wait for. SQL Server has no FOR UPDATE.
-        query = select(self.tables.conversations).where(conversations.id == identity)
+        query = select(conversations.last, conversations.system, conversations.messages).where(
+            conversations.id == identity
+        )
         query = query.with_for_update().with_hint(self.tables.conversations, "WITH (UPDLOCK)", "mssql")
         row = connection.execute(query).first()
         if row is None:

@@ -13,6 +13,7 @@ from mlserver_chat.identity import hashed
 from mlserver_chat.stores import SYSTEM_ROLES
 
 from .direct import Execute
+from .postgres import appended
 from .statements import Statements
 
 _UNKNOWN: Mapping[str, str] = MappingProxyType({})
@@ -80,11 +81,9 @@ class Append:
         message = {"conversation": self.identity, "created": now, "provenance": provenance}
         new = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
         execute(self.statements.add_messages, new if len(new) > 1 else new[0])
-        stored = [
-            StoredMessage(sequence, record, now, self.provenance) for sequence, record in enumerate(records, first)
-        ]
-        tails, tail = execute.tails, (self.statements.store, self.identity)
-        known = tails.append(tail, stored, system, self.size) if tails is not None else None
+        stored = self._stored(records, first, now)
+        tails = execute.tails
+        known = tails.append(self._tail, stored, system, self.size) if tails is not None else None
         if known is not None:
             return known
         older = Window()
@@ -94,10 +93,12 @@ class Append:
             older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
         window = Window([*older.messages, *stored][-self.size :], older.system)
         if tails is not None:
-            tails.keep(tail, window, self.size)
+            tails.keep(self._tail, window, self.size)
         return window
 
     def _at_once(self, execute: Execute, now: float, records: list[str], provenance: str | None) -> Window:
+        tails, count = execute.tails, len(records)
+        known = tails.version(self._tail, count, self.size) if tails is not None else None
         values = {
             "p_id": self.identity,
             "p_digest": self.digest,
@@ -110,9 +111,27 @@ class Append:
             "p_more": records[1:] or None,
             "p_provenance": provenance,
             "p_size": self.size,
+            "p_known": known,
         }
-        rows = execute(self.statements.append_at_once, values)
-        return _window(rows, int(rows[-1][0]) - self.size)
+        head, *rows = execute(self.statements.append_at_once, values)
+        last, system, version = appended(head)
+        after = last - self.size
+        if tails is None or known is None or rows:
+            window = _window(rows, after)
+            if tails is not None:
+                tails.keep(self._tail, window, self.size, version)
+            return window
+        stored = self._stored(records, last - count + 1, now)
+        window = tails.append(self._tail, stored, system, self.size, known, version)
+        # It was known, but made room for others meanwhile.
+        return window or window_until(execute, self.statements, self.identity, (last, system), after)
+
+    @property
+    def _tail(self) -> tuple[str, str]:
+        return self.statements.store, self.identity
+
+    def _stored(self, records: Sequence[str], first: int, now: float) -> list[StoredMessage]:
+        return [StoredMessage(sequence, record, now, self.provenance) for sequence, record in enumerate(records, first)]
 
     def replayed(self, execute: Execute) -> Window | None:
         """The window that ends at the messages of an earlier append with the same key; None without one."""

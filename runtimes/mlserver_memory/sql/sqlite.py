@@ -4,22 +4,21 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, event
 
-from .direct import Direct, OnDriver
+from .direct import Direct, Info, Work
 from .tails import Tails
+
+T = TypeVar("T")
 
 FileIdentity = tuple[int, int]
 """Device and number of a file."""
 
 _FILE = "mlserver_memory.file"
 """Where a pooled connection keeps which file it has open."""
-_TAILS = "mlserver_memory.tails"
-"""Where the writing connection keeps tails, and the version of the data that they belong to."""
 
 file_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 """A lock for each file: the writers of this process queue here, which is fair and doesn't poll."""
@@ -56,58 +55,83 @@ BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
 """Begins a transaction that is ready to write."""
 
 
-@contextmanager
-def appending(direct: Direct) -> Generator[OnDriver]:
-    """A transaction that is ready to write, on the connection of `Writers`, with the tails of conversations."""
-    with direct.transaction(BEGIN_IMMEDIATE) as execute:
-        # Changes with what another connection commits, and not with what this one does.
-        (version,) = execute.cursor.execute("PRAGMA data_version").fetchone()
-        known, tails = execute.info.pop(_TAILS, (None, None))
-        execute.tails = tails if tails is not None and known == version else Tails()
-        yield execute
-    execute.info[_TAILS] = version, execute.tails
+class Writer(Direct):
+    """The one connection through which all stores of this process append to a file.
+
+    So the tails of conversations stay valid, whichever store appends, until another connection commits.
+
+    Args:
+        engine: makes the connection, which is kept.
+        lock: that of the file.
+    """
+
+    def __init__(self, engine: Engine, lock: threading.Lock):
+        super().__init__(engine, commits_by_itself=True)
+        self._lock = lock
+        self._pooled: PoolProxiedConnection | None = None
+        self._version: int | None = None
+        """Of the data that the tails belong to; changes with what another connection commits."""
+
+    def write(self, work: Work[T]) -> tuple[T, Info]:
+        """Run `work` in a transaction, behind the other writers of this process. Errors are the driver's."""
+        with self._lock:
+            pooled = self._pooled = self._pooled or self._engine.raw_connection()
+            try:
+                return self._transaction(pooled, work), pooled.info
+            except BaseException as error:
+                self._failed(pooled, error)
+                self._give_back()
+                raise
+
+    def _transaction(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
+        cursor = pooled.cursor()
+        cursor.execute(BEGIN_IMMEDIATE)
+        (version,) = cursor.execute("PRAGMA data_version").fetchone()
+        if self._tails is None or version != self._version:
+            self._tails, self._version = Tails(), version
+        result = work(self._on(pooled, self._tails))
+        pooled.commit()
+        return result
+
+    def close(self) -> None:
+        """Close the connection; the next `write` makes another."""
+        with self._lock:
+            self._give_back()
+            self._engine.dispose()
+
+    def _give_back(self) -> None:
+        if self._pooled is not None:
+            self._pooled.close()
+        self._pooled = self._tails = None
 
 
 class Writers:
-    """The one connection through which all stores of this process write to a file.
-
-    So the tails of conversations stay valid, whichever store appends, until another process writes.
-    """
+    """The writers of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._engines: dict[Hashable, list[Engine]] = {}
+        self._users: dict[Hashable, list[Writer]] = {}
 
-    def engine(self, key: Hashable, make: Callable[[], Engine]) -> Engine:
-        """The engine of the connection; given back as often as it was taken."""
+    def take(self, key: Hashable, make: Callable[[], Writer]) -> Writer:
+        """The writer with this key, to be given back as often as it was taken."""
         with self._lock:
-            users = self._engines.setdefault(key, [])
-            if not users:
-                engine = make()
-                event.listen(engine, "begin", _forget_tails)
-                users.append(engine)
-            else:
-                users.append(users[0])
+            users = self._users.setdefault(key, [])
+            users.append(users[0] if users else make())
             return users[0]
 
     def give_back(self, key: Hashable) -> None:
-        """Close the connection when nobody uses it any more."""
+        """Close it when nobody uses it any more."""
         with self._lock:
-            engine = self._engines[key].pop()
-            if not self._engines[key]:
-                del self._engines[key]
-                engine.dispose()
+            writer = self._users[key].pop()
+            if not self._users[key]:
+                del self._users[key]
+                writer.close()
 
 
 writers = Writers()
 
 
-def _forget_tails(connection: Connection) -> None:
-    """What SQLAlchemy executes here may change messages, and does not change this connection's version."""
-    connection.info.pop(_TAILS, None)
-
-
-def is_in_place(info: Mapping[Any, Any], path: str) -> bool:
+def is_in_place(info: Info, path: str) -> bool:
     """Whether the file that a connection has open is still the one at `path`: SQLite goes on in it also when it was
     removed or replaced. `info` is what the pool keeps about the connection; other databases have no file."""
     return _FILE not in info or info[_FILE] == identity(path)

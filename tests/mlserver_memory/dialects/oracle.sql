@@ -59,7 +59,7 @@ SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."re
 FROM "my schema"."m""[]_messages"
 WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after AND "my schema"."m""[]_messages"."sequence" <= :p_until ORDER BY "my schema"."m""[]_messages"."sequence";
 
-SELECT "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
+SELECT "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages"
 FROM "my schema"."m""[]_conversations"
 WHERE "my schema"."m""[]_conversations".id = :id_1 FOR UPDATE;
 
