@@ -151,7 +151,7 @@ def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: P
     file = tmp_path / "folder" / "new.db"
     store = f"sqlite:///{file}"
     row = '{"memory_id": "a", "role": "user", "content": [{"type": "text", "value": "hi"}]}'
-    assert "from version 0 to 2" in run("migrate", store, "--dry-run").stdout
+    assert "from version 0 to 3" in run("migrate", store, "--dry-run").stdout
     assert "would import 1 messages" in run("import", store, "-", "--dry-run", text=row).stdout
     assert "would delete a: 0 messages" in run("delete", store, "a", "--dry-run").stdout
     assert "would remove 0 messages" in run("prune", store, "--older-than", "1d", "--dry-run").stdout
