@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from mlserver import ModelSettings, Settings
@@ -20,7 +21,6 @@ from mlserver.server import MLServer
 from mlserver.types import InferenceRequest
 
 from mlserver_chat.siblings import data_plane_of
-from mlserver_chat.tensors import text_input
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE = '''
@@ -54,19 +54,21 @@ def repository(folder: Path) -> Path:
     return folder / "models"
 
 
-def tensors(conversation: str, turn: int) -> dict[str, str]:
+def body(conversation: str, turn: int) -> dict[str, Any]:
     """The request of one turn: every other one asks for a status."""
     question = f"what is the status of #4821{turn}?" if turn % 2 else "my printer has a paper jam"
-    return {"memory_id": conversation, "role": "user", "content": question, "type": "text"}
+    texts = {"memory_id": conversation, "role": "user", "content": question, "type": "text"}
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [1], "data": [text]} for name, text in texts.items()]
+    return {"inputs": inputs}
 
 
 async def conversation(data_plane: DataPlane, name: str, turns: int) -> list[float]:
     """Seconds of each turn of one caller."""
     seconds: list[float] = []
     for turn in range(turns):
-        inputs = [text_input(key, [value]) for key, value in tensors(name, turn).items()]
+        asked = InferenceRequest.model_validate(body(name, turn))
         began = time.perf_counter()
-        answer = await data_plane.infer(InferenceRequest(inputs=inputs), "support-chat")
+        answer = await data_plane.infer(asked, "support-chat")
         seconds.append(time.perf_counter() - began)
     history = next(tensor for tensor in answer.outputs if tensor.name == "history")
     assert len(history.data) == min(2 * turns, 10), "every turn is stored"

@@ -22,10 +22,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent / "tests"), str(HERE.parent / "memory")]
 
 import httpx2  # noqa: E402
-from desk import repository, tensors  # noqa: E402
+from desk import body, repository  # noqa: E402
 from environments import python_of, versions  # noqa: E402
 
-from support import start_mlserver, text  # noqa: E402
+from support import start_mlserver  # noqa: E402
 
 OURS, HTTP = "mlserver-llm", "mlserver-llm over HTTP"
 PEERS = {"LangGraph": "async", "LangGraph, durability sync": "sync"}
@@ -69,9 +69,9 @@ async def over_http(url: str, callers: int, turns: int, number: int) -> dict[str
         async def conversation(name: str) -> list[float]:
             seconds: list[float] = []
             for turn in range(turns):
-                body = {"inputs": [text(key, value) for key, value in tensors(name, turn).items()]}
+                asked = body(name, turn)
                 began = time.perf_counter()
-                answer = await client.post(f"{url}/v2/pipelines/support-chat/infer", json=body)
+                answer = await client.post(f"{url}/v2/pipelines/support-chat/infer", json=asked)
                 seconds.append(time.perf_counter() - began)
                 assert answer.is_success, answer.text
             return seconds

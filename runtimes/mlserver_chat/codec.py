@@ -99,10 +99,21 @@ def _matching(tensors: Tensors, name: str, count: int) -> list[str] | None:
     return elements
 
 
+_ONE_TEXT = '["text"]'
+"""The `type` of nearly every message of a conversation, which needs no reading and writing."""
+
+
+def _types_list(message: Message) -> str:
+    types = [part.type for part in message.parts]
+    return _ONE_TEXT if types == ["text"] else dumps(types)
+
+
 def _json_list(text: str) -> list[str] | None:
     """The texts of a JSON list; None when `text` is anything else. Parts that are objects stay JSON text."""
     if not text.startswith("["):
         return None
+    if text == _ONE_TEXT:
+        return ["text"]
     try:
         value = loads(text)
     except (ValueError, RecursionError):
@@ -137,7 +148,7 @@ def encode_messages(messages: Sequence[Message]) -> list[ResponseOutput]:
         calls = list(only.tool_calls)
     else:
         outputs.append(text_output("content", [dumps([part.value for part in m.parts]) for m in messages]))
-        outputs.append(text_output("type", [dumps([part.type for part in m.parts]) for m in messages]))
+        outputs.append(text_output("type", [_types_list(message) for message in messages]))
         calls = [dumps(list(m.tool_calls)) if m.tool_calls else "" for m in messages]
     if any(calls):
         outputs.append(text_output("tool_calls", calls))
