@@ -44,8 +44,8 @@ class Threads:
             try:
                 result = call(*arguments)
             except BaseException as error:
-                return lambda error=error: tell(loop, _fail, outcome, error)
-            return lambda: tell(loop, _succeed, outcome, result)
+                return lambda error=error: tell(loop, fail, outcome, error)
+            return lambda: tell(loop, succeed, outcome, result)
 
         self.submit(job)
         return await outcome
@@ -111,11 +111,14 @@ def tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *argu
         loop.call_soon_threadsafe(callback, *arguments)
 
 
-def _succeed(outcome: asyncio.Future[T], result: T) -> None:
+def succeed(outcome: asyncio.Future[T], result: T) -> None:
+    """Have `result` where the outcome is awaited, if it still is."""
     if not outcome.done():
         outcome.set_result(result)
 
 
-def _fail(outcome: asyncio.Future[T], error: BaseException) -> None:
+def fail(outcome: asyncio.Future[T], error: BaseException) -> None:
+    """Raise `error` where the outcome is awaited, if it still is."""
     if not outcome.done():
-        outcome.set_exception(error)
+        # A future can't hold StopIteration, and its caller would wait forever.
+        outcome.set_exception(RuntimeError("StopIteration") if isinstance(error, StopIteration) else error)

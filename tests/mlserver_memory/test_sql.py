@@ -188,6 +188,16 @@ async def test_the_databases_own_isolation_makes_no_append_fail(kind: str, tmp_p
     await store.aclose()
 
 
+@pytest.mark.parametrize("kind", ["pg8000", "psycopg"])
+async def test_what_postgresql_can_not_hold_is_bad_input_by_any_driver(kind: str, tmp_path: Path) -> None:
+    store = SqlStore(sql_url(kind, f"unheld_{kind}", tmp_path))
+    for memory_id in ("a\0b", "x" * 600):
+        with pytest.raises(InvalidInput, match="can't hold this text"):
+            await say(store, memory_id, user("x"))
+    assert (await store.stats()).messages == 0
+    await store.aclose()
+
+
 async def test_what_the_database_refuses_costs_no_connection(tmp_path: Path) -> None:
     store, made = SqlStore(sql_url("psycopg", "refused", tmp_path)), list[object]()
     await say(store, "a", user("1"))
@@ -206,9 +216,10 @@ async def test_a_lock_is_waited_for_once(tmp_path: Path) -> None:
     with other.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         began = time.monotonic()
-        with pytest.raises(NotReachable):
+        with pytest.raises(NotReachable, match="too busy"):
             await say(store, "a", user("2"))
         assert time.monotonic() - began < 1.8
+        assert texts(await store.window("a", 5)) == ["1"]
     other.dispose()
     await store.aclose()
 
@@ -261,6 +272,41 @@ async def test_any_table_prefix_is_only_a_name(kind: str, prefix: str, tmp_path:
     assert texts(await hostile.read("a")) == ["hostile"]
     await plain.aclose()
     await hostile.aclose()
+
+
+async def test_a_lock_that_mariadb_waited_for_in_vain_is_no_lost_database(tmp_path: Path) -> None:
+    url = sql_url("mariadb", "locked_mariadb", tmp_path)
+    store, engine = SqlStore(f"{url}?init_command=SET innodb_lock_wait_timeout%3D1"), create_engine(url)
+    for memory_id in "ab":
+        await say(store, memory_id, user("1"))
+    with engine.begin() as connection:
+        connection.execute(text("SELECT * FROM memory_conversations WHERE memory_id = 'a' FOR UPDATE"))
+        began = time.monotonic()
+        with pytest.raises(NotReachable, match="too busy"):
+            await say(store, "a", user("2"))
+        assert time.monotonic() - began < 1.8
+        assert texts(await store.window("b", 5)) == ["1"]
+    assert texts(await say(store, "a", user("3"))) == ["1", "3"]
+    engine.dispose()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", SQL_KINDS)
+async def test_tables_that_are_gone_are_made_anew(kind: str, tmp_path: Path) -> None:
+    url = sql_url(kind, f"without_tables_{kind}", tmp_path)
+    store, engine = SqlStore(url), create_engine(url)
+    for act in (lambda: say(store, "a", user("new")), lambda: store.window("a", 5), lambda: store.delete("a")):
+        await say(store, "a", user("old"))
+        with engine.begin() as connection:
+            if kind in ("pg8000", "psycopg"):
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text("CREATE SCHEMA public"))
+            for table in inspect(connection).get_table_names():
+                connection.execute(text(f"DROP TABLE {table}"))
+        await act()
+        assert "old" not in texts(await store.read("a"))
+    engine.dispose()
+    await store.aclose()
 
 
 @pytest.mark.parametrize("kind", SQL_KINDS)

@@ -20,6 +20,8 @@ async def test_work_goes_to_the_thread_that_worked_last() -> None:
     assert len({await threads.run(threading.get_ident) for _ in range(20)}) == 1
     with pytest.raises(ZeroDivisionError):
         await threads.run(lambda: 1 // 0)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(threads.run(next, iter(())), 10)
     await threads.aclose()
 
 

@@ -47,8 +47,18 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
 _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
 """Deadlock and serialisation failure: SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
 
+_WAITED = {"sqlite": "SQLITE_BUSY", "mysql": "1205", "mariadb": "1205"}
+"""What a lock is called that was waited for in vain: it isn't waited for again."""
+
 _HUNG_UP = ("57P0", "08")
 """SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
+
+_NO_DATA = "22"
+"""Class of PostgreSQL's SQLSTATEs of values that it can't hold, which pg8000 reports as any error of the server."""
+
+_NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942", "SQLITE_ERROR"))
+"""What a missing table or function is called: SQLSTATE (PostgreSQL), number (MySQL, SQL Server, Oracle), and SQLite's
+name of this and other errors."""
 
 _NO_RIGHT = "42501"
 """PostgreSQL's SQLSTATE of a user who may not do this."""
@@ -179,8 +189,7 @@ class Database:
             except PoolTimeout as error:
                 raise self._translate(error) from None
             except (self._direct.errors.Error, OSError) as error:
-                # That was waited for long enough.
-                if _code(error).startswith("SQLITE_BUSY"):
+                if self._was_waited_for(error):
                     raise self._translate(OperationalError(None, None, error)) from None
         return self._run(mode, lambda connection: work(ThroughSqlAlchemy(connection)))
 
@@ -199,7 +208,11 @@ class Database:
                 if self._has_another_file:
                     self._reopen()
                     continue
-                if attempt + 1 < _ATTEMPTS and _may_retry(error):
+                if attempt == 0 and needs_schema and self._migrated and _is_without_table(error):
+                    logger.error("the tables of the memory store %s are gone; making them anew", self._name)
+                    self._migrated = False
+                    continue
+                if attempt + 1 < _ATTEMPTS and _may_retry(error) and not self._was_waited_for(_cause(error)):
                     time.sleep(0.01 * attempt)
                     continue
                 raise self._translate(error) from None
@@ -253,15 +266,18 @@ class Database:
             logger.warning("the memory store %s can be reached again", self._name)
             self._failure = ""
 
+    def _was_waited_for(self, cause: BaseException | None) -> bool:
+        return self.dialect in _WAITED and _code(cause).startswith(_WAITED[self.dialect])
+
     def _translate(self, error: DBAPIError | PoolTimeout | OSError) -> ChatError:
         if isinstance(error, PoolTimeout):
             return NotReachable("the memory store has no connection free")
-        if isinstance(error, DataError):
+        cause = _cause(error)
+        if isinstance(error, DataError) or (isinstance(error, DBAPIError) and _code(cause).startswith(_NO_DATA)):
             return InvalidInput("the memory store can't hold this text")
-        cause = error.orig if isinstance(error, DBAPIError) else error
         reason = f"{type(cause).__name__} {_code(cause)}".strip()
         is_down = isinstance(error, OperationalError | InterfaceError) or _code(cause).startswith(_DAMAGED)
-        if _code(cause) in _RACE_LOST:
+        if _code(cause) in _RACE_LOST or self._was_waited_for(cause):
             logger.warning("the memory store %s is too busy: %s", self._name, reason)
             return NotReachable("the memory store is too busy")
         if _code(cause) == _NO_RIGHT:
@@ -332,19 +348,32 @@ def _recognise_disconnect(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
+def _cause(error: DBAPIError | PoolTimeout | OSError) -> BaseException | None:
+    """The driver's error."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
 def _code(error: BaseException | None) -> str:
     """What the database calls a driver's error: SQLSTATE or number."""
+    first: Any = error.args[0] if error is not None and error.args else None
     code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
-    if code is None and error is not None and error.args:
-        first: Any = error.args[0]
+    # MySQL has one SQLSTATE for many numbers.
+    if code is None or isinstance(first, int):
         # pg8000 gives the server's fields, `C` being the SQLSTATE; oracledb an object; others a number.
         code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else getattr(first, "code", first)
     return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
 
 
+def _is_without_table(error: DBAPIError | PoolTimeout | OSError) -> bool:
+    """Whether what the migration makes is not there, as after a database was made anew."""
+    cause = _cause(error)
+    code = _code(cause)
+    return code in _NO_TABLE and (code != "SQLITE_ERROR" or "no such table" in str(cause))
+
+
 def _may_retry(error: DBAPIError | PoolTimeout | OSError) -> bool:
     """Whether another try may help at once: the connection was stale, or a race for a lock was lost."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     if isinstance(cause, TimeoutError | PoolTimeout):
         return False
     return not isinstance(error, DBAPIError) or error.connection_invalidated or _code(cause) in _RACE_LOST

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..threads import Threads, tell
+from ..threads import Threads, fail, succeed, tell
 from .direct import Execute, Work
 
 _MOST = 100
@@ -87,9 +87,7 @@ def _tell(group: Sequence[_Waiting], results: Sequence[Any]) -> None:
 
 def _settle(outcomes: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for outcome, result in outcomes:
-        if outcome.done():
-            continue
         if isinstance(result, BaseException):
-            outcome.set_exception(result)
+            fail(outcome, result)
         else:
-            outcome.set_result(result)
+            succeed(outcome, result)
