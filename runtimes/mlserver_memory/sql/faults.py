@@ -1,0 +1,97 @@
+"""What the errors of databases mean. Each driver says it in its own way, some in another one's class."""
+
+from enum import Enum, auto
+from typing import Any, cast
+
+from sqlalchemy import ExceptionContext
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+Failure = DBAPIError | PoolTimeout | OSError
+"""What fails when a statement does; pg8000 lets the socket's own errors through."""
+
+
+class Fault(Enum):
+    """What a failure means."""
+
+    STALE = auto()
+    """The connection was gone: another may be there."""
+    RACE_LOST = auto()
+    """A deadlock, or transactions that can't follow one another: another try may succeed."""
+    BUSY = auto()
+    """A lock was waited for in vain, and long enough."""
+    NO_CONNECTION = auto()
+    """All of the pool's are in use."""
+    NO_TABLE = auto()
+    """What the migration makes is not there, as after a database was made anew."""
+    NO_RIGHT = auto()
+    """The database's user may not do this."""
+    BAD_TEXT = auto()
+    """A value that the database can't hold."""
+    DOWN = auto()
+    """The database can't be reached or used."""
+    REFUSED = auto()
+    """A statement that should have been right."""
+
+
+_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
+"""SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
+_BUSY = {"sqlite": ("SQLITE_BUSY",), "mysql": ("1205",), "mariadb": ("1205",)}
+_NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942"))
+"""Tables and functions: SQLSTATE (PostgreSQL), number (MySQL, SQL Server, Oracle)."""
+_NO_RIGHT = "42501"
+_BAD_TEXT = "22"
+"""Class of PostgreSQL's SQLSTATEs, which pg8000 reports as any error of the server."""
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+"""A file that is no database, or no longer one: a good one may be put back while the server runs."""
+_HUNG_UP = ("57P0", "08")
+"""SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
+
+
+def fault_of(error: Failure, dialect: str) -> Fault:
+    """What `error` means on a database of this dialect."""
+    if isinstance(error, PoolTimeout):
+        return Fault.NO_CONNECTION
+    code = code_of(cause_of(error))
+    if isinstance(error, DataError) or (dialect == "postgresql" and code.startswith(_BAD_TEXT)):
+        return Fault.BAD_TEXT
+    if code.startswith(_BUSY.get(dialect, ())):
+        return Fault.BUSY
+    if code in _RACE_LOST:
+        return Fault.RACE_LOST
+    if code in _NO_TABLE or (code == "SQLITE_ERROR" and "no such table" in str(cause_of(error))):
+        return Fault.NO_TABLE
+    if code == _NO_RIGHT:
+        return Fault.NO_RIGHT
+    if isinstance(cause_of(error), TimeoutError) or code.startswith(_DAMAGED):
+        return Fault.DOWN
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return Fault.STALE
+    return Fault.DOWN if isinstance(error, OperationalError | InterfaceError) else Fault.REFUSED
+
+
+def cause_of(error: Failure) -> BaseException | None:
+    """The driver's error."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+def code_of(error: BaseException | None) -> str:
+    """What the database calls a driver's error: SQLSTATE, number or name; "" when it says none."""
+    first: Any = error.args[0] if error is not None and error.args else None
+    code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+    # MySQL has one SQLSTATE for many numbers.
+    if code is None or isinstance(first, int):
+        # pg8000 gives the server's fields, `C` being the SQLSTATE; oracledb an object; others a number.
+        code = cast(dict[str, Any], first).get("C") if isinstance(first, dict) else getattr(first, "code", first)
+    return str(code) if isinstance(code, int) or (isinstance(code, str) and len(code) < 40) else ""
+
+
+def recognise_disconnect(context: ExceptionContext) -> None:
+    """A server that says why it hangs up (shutdown, an administrator's command) has hung up all the same, and so has a
+    socket that fails. For the event `handle_error`."""
+    error = context.original_exception
+    if isinstance(error, OSError):
+        context.is_disconnect = True
+        raise OperationalError(None, None, error, hide_parameters=True, connection_invalidated=True)
+    if code_of(error).startswith(_HUNG_UP):
+        context.is_disconnect = True
