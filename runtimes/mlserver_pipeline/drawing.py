@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .graph import Graph, Node
-from .joins import JoinType
+from .manifest import JoinType
 from .references import Source, Topic
 
 Kind = Literal["request", "step", "join", "answer", "elsewhere"]

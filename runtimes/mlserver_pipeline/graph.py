@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .joins import JoinType
-from .manifest import Input, Output, PipelineManifest, Step
+from .manifest import Input, JoinType, Output, PipelineManifest, Step
 from .references import Renames, Source, Topic, group, parse, parse_external, with_default, with_external_default
 
 DEFAULT_WINDOW_MS = 60_000

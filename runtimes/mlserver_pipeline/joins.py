@@ -4,11 +4,9 @@ Time is the records' own, so a test needs no clock.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
+from .manifest import JoinType
 from .messages import Message, Record, merge
-
-JoinType = Literal["inner", "outer", "any"]
 
 ANY_WINDOW_MS = 1
 """Two records less than this apart count as one for an `any` join."""

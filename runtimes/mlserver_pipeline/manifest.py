@@ -15,12 +15,14 @@ from pydantic.alias_generators import to_camel
 from mlserver_chat import SettingsError
 
 from .documents import Document, Location, dotted, read_documents
-from .joins import JoinType
 
 API_VERSION = "mlops.seldon.io/v1alpha1"
 
 Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 """A non-negative number that fits the CRD's int32."""
+
+JoinType = Literal["inner", "outer", "any"]
+"""When several sources make one message; `joins.py` says what each does."""
 
 
 class Part(BaseModel):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .graph import Graph, Node
-from .joins import JoinType
+from .manifest import JoinType
 from .messages import Message, Tensor
 from .references import Source
 
