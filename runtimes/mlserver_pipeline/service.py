@@ -17,7 +17,7 @@ from mlserver_chat.siblings import (
 
 from .calls import SameProcessSteps, can_stream
 from .engine import Engine
-from .experiments import Experiment, SplitSteps
+from .experiments import Experiment
 from .graph import Graph
 from .grpc_mesh import MeshDataPlane
 from .mesh import Mesh, MeshRoute, Pipelines
@@ -25,6 +25,7 @@ from .remote import MixedSteps, remote_steps
 from .runner import Runner, Streaming
 from .settings import PipelineSettings
 from .spans import SpannedSteps
+from .split import SplitSteps
 from .streaming import streamed_steps
 
 
