@@ -9,10 +9,10 @@ import pytest
 from mlserver.errors import MLServerError
 
 from mlserver_pipeline.engine import Answer, Engine, Outcome, Run
-from mlserver_pipeline.graph import compile_graph
-from mlserver_pipeline.manifest import read_manifests
+from mlserver_pipeline.manifests.graph import compile_graph
+from mlserver_pipeline.manifests.manifest import read_manifests
+from mlserver_pipeline.manifests.validation import check
 from mlserver_pipeline.messages import Message, Tensor
-from mlserver_pipeline.validation import check
 
 Model = Callable[[Message], Message | Awaitable[Message]]
 

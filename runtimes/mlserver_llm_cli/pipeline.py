@@ -15,19 +15,19 @@ from rich.table import Table
 
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
-from mlserver_pipeline.crds import KINDS, holds_resource
 from mlserver_pipeline.drawing import draw
 from mlserver_pipeline.engine import Engine
 from mlserver_pipeline.explain import explain as explain_graph
-from mlserver_pipeline.graph import Graph
-from mlserver_pipeline.lint import Finding, lint_file
-from mlserver_pipeline.loading import load_graphs
+from mlserver_pipeline.manifests.crds import KINDS, holds_resource
+from mlserver_pipeline.manifests.graph import Graph
+from mlserver_pipeline.manifests.lint import Finding, lint_file
+from mlserver_pipeline.manifests.loading import load_graphs
+from mlserver_pipeline.manifests.wiring import repository_tensors
 from mlserver_pipeline.mermaid import flowchart
 from mlserver_pipeline.remote import RemoteSteps
 from mlserver_pipeline.runner import TRACE, Runner, entry_headers
 from mlserver_pipeline.trace import NodeTrace
 from mlserver_pipeline.wire import message_from_request
-from mlserver_pipeline.wiring import repository_tensors
 
 Result = TypeVar("Result")
 

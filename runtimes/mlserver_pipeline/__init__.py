@@ -1,6 +1,6 @@
 """A Seldon Pipeline manifest, run in this process."""
 
-from .manifest import PipelineManifest, read_manifests
+from .manifests.manifest import PipelineManifest, read_manifests
 from .runtime import Pipeline
 from .settings import PipelineSettings
 

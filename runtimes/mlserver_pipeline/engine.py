@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from .batches import Batch
 from .errors import step_error
-from .graph import Graph, Node
 from .joins import Fold, Join, keep_left
+from .manifests.graph import Graph, Node
+from .manifests.references import Topic
 from .messages import Message, Record
-from .references import Topic
 from .trace import NodeTrace, describe_stall
 
 Call = Callable[[str, Message, Mapping[str, str]], Awaitable[tuple[Message, Mapping[str, str]]]]

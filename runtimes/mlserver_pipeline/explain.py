@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from .engine import Answer, Engine, Failure, Run
-from .graph import Graph
+from .manifests.graph import Graph
 from .messages import Message, Tensor
 from .trace import NodeTrace
 

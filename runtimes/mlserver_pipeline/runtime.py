@@ -12,7 +12,7 @@ from mlserver_chat.siblings import find_server
 from mlserver_chat.streams import closing
 
 from .endpoint import gateway_response
-from .loading import load_experiments, load_graphs
+from .manifests.loading import load_experiments, load_graphs
 from .mesh import INTERNAL, pipeline_of
 from .runner import entry_headers
 from .service import open_service

@@ -17,9 +17,9 @@ from mlserver_chat.siblings import (
 
 from .calls import SameProcessSteps, can_stream
 from .engine import Engine
-from .experiments import Experiment
-from .graph import Graph
 from .grpc_mesh import MeshDataPlane
+from .manifests.experiments import Experiment
+from .manifests.graph import Graph
 from .mesh import Mesh, MeshRoute, Pipelines
 from .remote import MixedSteps, remote_steps
 from .runner import Runner, Streaming

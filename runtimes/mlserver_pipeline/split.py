@@ -7,7 +7,7 @@ from contextlib import suppress
 from mlserver_chat.streams import closing
 
 from .engine import Call
-from .experiments import ROUTE, Experiment, with_token
+from .manifests.experiments import ROUTE, Experiment, with_token
 from .messages import Message
 from .streaming import Chunk, StreamCall
 

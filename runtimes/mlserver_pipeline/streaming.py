@@ -8,9 +8,9 @@ from mlserver_chat import CompletionBuilder, CompletionChunk
 from mlserver_chat.streams import closing
 
 from .engine import Call
-from .graph import Graph
+from .manifests.graph import Graph
+from .manifests.references import Topic
 from .messages import Message, Parameter, Tensor
-from .references import Topic
 
 Chunk = tuple[Message, Mapping[str, str]]
 """A piece of an answer, and the `x-*` headers that the model adds."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import Graph, Node
-from .manifest import JoinType
+from .manifests.graph import Graph, Node
+from .manifests.manifest import JoinType
+from .manifests.references import Source
 from .messages import Message, Tensor
-from .references import Source
 
 MAX_TEXT = 200
 """Characters of a text that a trace shows."""

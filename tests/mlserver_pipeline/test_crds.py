@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from mlserver_llm_cli.pipeline import pipeline
-from mlserver_pipeline.crds import KINDS
-from mlserver_pipeline.lint import lint_file
+from mlserver_pipeline.manifests.crds import KINDS
+from mlserver_pipeline.manifests.lint import lint_file
 
 FULL: dict[str, str] = {
     "Model": """

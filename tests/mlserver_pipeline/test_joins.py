@@ -3,7 +3,7 @@
 import pytest
 
 from mlserver_pipeline.joins import Fold, Join
-from mlserver_pipeline.manifest import JoinType
+from mlserver_pipeline.manifests.manifest import JoinType
 from mlserver_pipeline.messages import Record
 from pipeline_lab import ints, message
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlserver_pipeline.advice import ADVICE
-from mlserver_pipeline.lint import FIXES, Finding, lint_file
-from mlserver_pipeline.validation import RULES
-from mlserver_pipeline.wiring import repository_tensors
+from mlserver_pipeline.manifests.advice import ADVICE
+from mlserver_pipeline.manifests.lint import FIXES, Finding, lint_file
+from mlserver_pipeline.manifests.validation import RULES
+from mlserver_pipeline.manifests.wiring import repository_tensors
 from pipeline_lab import manifest_text
 from support import ROOT
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from mlserver_pipeline.references import Topic, group, parse, parse_external, with_default, with_external_default
+from mlserver_pipeline.manifests.references import (
+    Topic,
+    group,
+    parse,
+    parse_external,
+    with_default,
+    with_external_default,
+)
 
 DEFAULTS = {
     "a": "a.outputs",

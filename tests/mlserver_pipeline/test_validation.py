@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mlserver_chat import SettingsError
-from mlserver_pipeline.loading import load_graphs
-from mlserver_pipeline.manifest import read_manifests
-from mlserver_pipeline.validation import check
+from mlserver_pipeline.manifests.loading import load_graphs
+from mlserver_pipeline.manifests.manifest import read_manifests
+from mlserver_pipeline.manifests.validation import check
 from pipeline_lab import manifest_text
 
 REFUSED = {

@@ -13,8 +13,8 @@ import monitoring_crds
 from core2 import SERVER_CONFIG_PORTS, pod_labels, schedulable
 from kustomize import KUBERNETES, MANIFESTS, of_kind, quantity, render, selects, with_components
 from mlserver_llm_cli.main import main
-from mlserver_pipeline.crds import KINDS
-from mlserver_pipeline.lint import lint_file
+from mlserver_pipeline.manifests.crds import KINDS
+from mlserver_pipeline.manifests.lint import lint_file
 from support import ROOT
 
 OVERLAYS = ("development", "production")

@@ -8,7 +8,7 @@ import yaml
 
 from core2 import SERVER_CONFIG_PORTS
 from kustomize import KUBERNETES, of_kind, quantity, selects, with_components
-from mlserver_pipeline.crds import KINDS
+from mlserver_pipeline.manifests.crds import KINDS
 
 AGENT, SERVED = (
     [{"name": name, "containerPort": SERVER_CONFIG_PORTS[name]} for name in names]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlserver_chat import SettingsError, SiblingSettings
 from mlserver_pipeline import PipelineSettings, read_manifests
-from mlserver_pipeline.documents import Location, dotted
-from mlserver_pipeline.manifest import PipelineManifest
+from mlserver_pipeline.manifests.documents import Location, dotted
+from mlserver_pipeline.manifests.manifest import PipelineManifest
 
 from .findings import Finding, error, warning
 from .manifests import manifest_files

@@ -8,8 +8,8 @@ from mlserver import ModelSettings
 from mlserver_chat import settings_folder
 from mlserver_chat.siblings import repository_models
 from mlserver_pipeline import PipelineSettings
-from mlserver_pipeline.lint import lint_file
-from mlserver_pipeline.wiring import ModelTensors, repository_tensors
+from mlserver_pipeline.manifests.lint import lint_file
+from mlserver_pipeline.manifests.wiring import ModelTensors, repository_tensors
 
 from .findings import Finding
 

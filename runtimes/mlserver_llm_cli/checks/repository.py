@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlserver_pipeline.crds import holds_resource
+from mlserver_pipeline.manifests.crds import holds_resource
 
 from . import server
 from .between import check_modules, check_names, check_processes, check_reads

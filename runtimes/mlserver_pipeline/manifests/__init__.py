@@ -1,0 +1,1 @@
+"""What a manifest says, and whether it can work."""
