@@ -8,11 +8,11 @@ from textwrap import dedent, indent
 import pytest
 from mlserver.errors import MLServerError
 
-from mlserver_pipeline.engine import Answer, Engine, Outcome, Run
+from mlserver_pipeline.engine.engine import Answer, Engine, Outcome, Run
+from mlserver_pipeline.engine.messages import Message, Tensor
 from mlserver_pipeline.manifests.graph import compile_graph
 from mlserver_pipeline.manifests.manifest import read_manifests
 from mlserver_pipeline.manifests.validation import check
-from mlserver_pipeline.messages import Message, Tensor
 
 Model = Callable[[Message], Message | Awaitable[Message]]
 

@@ -16,8 +16,10 @@ from rich.table import Table
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
 from mlserver_pipeline.drawing import draw
-from mlserver_pipeline.engine import Engine
-from mlserver_pipeline.explain import explain as explain_graph
+from mlserver_pipeline.engine.engine import Engine
+from mlserver_pipeline.engine.explain import explain as explain_graph
+from mlserver_pipeline.engine.runner import TRACE, Runner, entry_headers
+from mlserver_pipeline.engine.trace import NodeTrace
 from mlserver_pipeline.manifests.crds import KINDS, holds_resource
 from mlserver_pipeline.manifests.graph import Graph
 from mlserver_pipeline.manifests.lint import Finding, lint_file
@@ -25,8 +27,6 @@ from mlserver_pipeline.manifests.loading import load_graphs
 from mlserver_pipeline.manifests.wiring import repository_tensors
 from mlserver_pipeline.mermaid import flowchart
 from mlserver_pipeline.remote import RemoteSteps
-from mlserver_pipeline.runner import TRACE, Runner, entry_headers
-from mlserver_pipeline.trace import NodeTrace
 from mlserver_pipeline.wire import message_from_request
 
 Result = TypeVar("Result")

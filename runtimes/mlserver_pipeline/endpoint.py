@@ -7,8 +7,8 @@ from starlette.requests import ClientDisconnect
 
 from mlserver_chat import ChatError
 
+from .engine.runner import IDENTITY, Runner, entry_headers
 from .gateway import BadRequest, read_request, write_response
-from .runner import IDENTITY, Runner, entry_headers
 
 
 async def gateway_response(runner: Runner, pipeline: str, request: Request) -> Response:

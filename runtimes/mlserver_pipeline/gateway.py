@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from mlserver.types import Datatype
 
-from .messages import Message, Parameter, Tensor
+from .engine.messages import Message, Parameter, Tensor
 from .wire import carry, is_text
 
 _MAX_PADDING = 1_000_000

@@ -16,17 +16,17 @@ from mlserver_chat.siblings import (
 )
 
 from .calls import SameProcessSteps, can_stream
-from .engine import Engine
+from .engine.engine import Engine
+from .engine.runner import Runner, Streaming
+from .engine.streaming import streamed_steps
 from .grpc_mesh import MeshDataPlane
 from .manifests.experiments import Experiment
 from .manifests.graph import Graph
 from .mesh import Mesh, MeshRoute, Pipelines
 from .remote import MixedSteps, remote_steps
-from .runner import Runner, Streaming
 from .settings import PipelineSettings
 from .spans import SpannedSteps
 from .split import SplitSteps
-from .streaming import streamed_steps
 
 
 class Service:

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserver_pipeline.engine import Outcome
-from mlserver_pipeline.messages import Message
+from mlserver_pipeline.engine.engine import Outcome
+from mlserver_pipeline.engine.messages import Message
 from pipeline_lab import Lab, Model, ints, message
 
 TENSORS = ["x", "y"]

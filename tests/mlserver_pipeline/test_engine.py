@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from mlserver_pipeline.engine import Answer, Failure, Stall
-from mlserver_pipeline.messages import Message
-from mlserver_pipeline.trace import trace_rows
+from mlserver_pipeline.engine.engine import Answer, Failure, Stall
+from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.trace import trace_rows
 from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multiplies, values
 
 MakeLab = Callable[..., Lab]

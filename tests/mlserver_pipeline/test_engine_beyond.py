@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_pipeline.engine import Failure, Stall
+from mlserver_pipeline.engine.engine import Failure, Stall
+from mlserver_pipeline.engine.messages import Message
 from mlserver_pipeline.manifests.loading import load_graphs
-from mlserver_pipeline.messages import Message
 from pipeline_lab import Lab, after, emits, fails, ints, manifest_text, message, values
 
 MakeLab = Callable[..., Lab]

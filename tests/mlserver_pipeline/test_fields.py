@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlserver_pipeline.engine import Answer, Stall
+from mlserver_pipeline.engine.engine import Answer, Stall
 from pipeline_lab import Lab, Model, after, emits, ints, values
 
 MakeLab = Callable[..., Lab]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlserver_pipeline.joins import Fold, Join
+from mlserver_pipeline.engine.joins import Fold, Join
+from mlserver_pipeline.engine.messages import Record
 from mlserver_pipeline.manifests.manifest import JoinType
-from mlserver_pipeline.messages import Record
 from pipeline_lab import ints, message
 
 

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 
 from mlserver_chat.streams import closing
-from mlserver_pipeline.errors import StepFailed
-from mlserver_pipeline.messages import Message, Tensor
-from mlserver_pipeline.runner import Runner, Streaming
+from mlserver_pipeline.engine.errors import StepFailed
+from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.runner import Runner, Streaming
+from mlserver_pipeline.engine.streaming import Chunk, streamed_steps
 from mlserver_pipeline.service import side_steps
-from mlserver_pipeline.streaming import Chunk, streamed_steps
 from pipeline_lab import Lab, emits, fails, ints, manifest_text, message
 from support import Server, text
 

@@ -10,7 +10,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Requ
 from mlserver.utils import insert_headers
 
 from mlserver_chat import InvalidInput
-from mlserver_pipeline.messages import Message
+from mlserver_pipeline.engine.messages import Message
 from mlserver_pipeline.wire import (
     NotCarried,
     message_from_request,

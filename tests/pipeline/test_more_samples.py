@@ -7,9 +7,9 @@ import pytest
 from mlserver.errors import MLServerError
 
 from mlserver_chat import SettingsError
-from mlserver_pipeline.engine import Failure, Stall
+from mlserver_pipeline.engine.engine import Failure, Stall
+from mlserver_pipeline.engine.messages import Message
 from mlserver_pipeline.manifests.loading import load_graphs
-from mlserver_pipeline.messages import Message
 from pipeline_lab import Lab, Model, adds, ints, manifest_text, message, values
 
 MakeLab = Callable[..., Lab]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from mlserver_pipeline.engine import Answer
-from mlserver_pipeline.messages import Message, Tensor
+from mlserver_pipeline.engine.engine import Answer
+from mlserver_pipeline.engine.messages import Message, Tensor
 from pipeline_lab import Lab, Model, adds, after, ints, message, multiplies, values
 
 A = list(range(1, 17))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .manifests.graph import Graph, Node
-from .manifests.manifest import JoinType
-from .manifests.references import Source
+from ..manifests.graph import Graph, Node
+from ..manifests.manifest import JoinType
+from ..manifests.references import Source
 from .messages import Message, Tensor
 
 MAX_TEXT = 200

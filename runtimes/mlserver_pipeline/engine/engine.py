@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..manifests.graph import Graph, Node
+from ..manifests.references import Topic
 from .batches import Batch
 from .errors import step_error
 from .joins import Fold, Join, keep_left
-from .manifests.graph import Graph, Node
-from .manifests.references import Topic
 from .messages import Message, Record
 from .trace import NodeTrace, describe_stall
 

@@ -5,7 +5,7 @@ Time is the records' own, so a test needs no clock.
 
 from collections.abc import Callable
 
-from .manifests.manifest import JoinType
+from ..manifests.manifest import JoinType
 from .messages import Message, Record, merge
 
 ANY_WINDOW_MS = 1

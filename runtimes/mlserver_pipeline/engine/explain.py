@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..manifests.graph import Graph
 from .engine import Answer, Engine, Failure, Run
-from .manifests.graph import Graph
 from .messages import Message, Tensor
 from .trace import NodeTrace
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from mlserver_chat import CompletionBuilder, CompletionChunk
 from mlserver_chat.streams import closing
 
+from ..manifests.graph import Graph
+from ..manifests.references import Topic
 from .engine import Call
-from .manifests.graph import Graph
-from .manifests.references import Topic
 from .messages import Message, Parameter, Tensor
 
 Chunk = tuple[Message, Mapping[str, str]]

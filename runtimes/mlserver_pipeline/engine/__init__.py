@@ -1,0 +1,1 @@
+"""What fires when: requests on their way through pipelines."""
