@@ -20,11 +20,11 @@ from mlserver.registry import MultiModelRegistry
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from mlserver_chat.tensors import text_input
-from mlserver_pipeline.calls import SameProcessSteps
+from mlserver_pipeline.calls.local import SameProcessSteps
+from mlserver_pipeline.calls.wire import message_from_request, request_for_step
 from mlserver_pipeline.engine.engine import Engine
 from mlserver_pipeline.engine.runner import Runner
 from mlserver_pipeline.manifests.loading import load_graphs
-from mlserver_pipeline.wire import message_from_request, request_for_step
 
 STEPS = 10
 ROUNDS = 300

@@ -15,6 +15,8 @@ from rich.table import Table
 
 from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
+from mlserver_pipeline.calls.remote import RemoteSteps
+from mlserver_pipeline.calls.wire import message_from_request
 from mlserver_pipeline.drawing import draw
 from mlserver_pipeline.engine.engine import Engine
 from mlserver_pipeline.engine.explain import explain as explain_graph
@@ -26,8 +28,6 @@ from mlserver_pipeline.manifests.lint import Finding, lint_file
 from mlserver_pipeline.manifests.loading import load_graphs
 from mlserver_pipeline.manifests.wiring import repository_tensors
 from mlserver_pipeline.mermaid import flowchart
-from mlserver_pipeline.remote import RemoteSteps
-from mlserver_pipeline.wire import message_from_request
 
 Result = TypeVar("Result")
 

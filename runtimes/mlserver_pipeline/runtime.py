@@ -11,13 +11,13 @@ from mlserver_chat import Runtime, SettingsError, request_headers, request_ident
 from mlserver_chat.siblings import find_server
 from mlserver_chat.streams import closing
 
+from .calls.wire import message_from_request, response_to_client
 from .endpoint import gateway_response
 from .engine.runner import entry_headers
 from .manifests.loading import load_experiments, load_graphs
 from .mesh import INTERNAL, pipeline_of
 from .service import open_service
 from .settings import PipelineSettings
-from .wire import message_from_request, response_to_client
 
 
 class Pipeline(Runtime[PipelineSettings]):

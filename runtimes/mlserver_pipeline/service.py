@@ -15,7 +15,10 @@ from mlserver_chat.siblings import (
     wait_for_model,
 )
 
-from .calls import SameProcessSteps, can_stream
+from .calls.local import SameProcessSteps, can_stream
+from .calls.remote import MixedSteps, remote_steps
+from .calls.spans import SpannedSteps
+from .calls.split import SplitSteps
 from .engine.engine import Engine
 from .engine.runner import Runner, Streaming
 from .engine.streaming import streamed_steps
@@ -23,10 +26,7 @@ from .grpc_mesh import MeshDataPlane
 from .manifests.experiments import Experiment
 from .manifests.graph import Graph
 from .mesh import Mesh, MeshRoute, Pipelines
-from .remote import MixedSteps, remote_steps
 from .settings import PipelineSettings
-from .spans import SpannedSteps
-from .split import SplitSteps
 
 
 class Service:

@@ -14,9 +14,9 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
+from mlserver_pipeline.calls.remote import RemoteSteps, remote_steps
 from mlserver_pipeline.engine.errors import step_error
 from mlserver_pipeline.engine.messages import Message, Tensor
-from mlserver_pipeline.remote import RemoteSteps, remote_steps
 from pipeline_lab import manifest_text
 from support import Server, free_ports, outputs, start_mlserver, text
 

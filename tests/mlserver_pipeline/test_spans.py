@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from mlserver_pipeline.spans import SpannedSteps
+from mlserver_pipeline.calls.spans import SpannedSteps
 from pipeline_lab import Lab, emits, fails, ints
 
 

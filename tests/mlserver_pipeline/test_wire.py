@@ -10,14 +10,14 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Requ
 from mlserver.utils import insert_headers
 
 from mlserver_chat import InvalidInput
-from mlserver_pipeline.engine.messages import Message
-from mlserver_pipeline.wire import (
+from mlserver_pipeline.calls.wire import (
     NotCarried,
     message_from_request,
     message_from_response,
     request_for_step,
     response_to_client,
 )
+from mlserver_pipeline.engine.messages import Message
 
 names = st.text(min_size=1, max_size=8)
 anything = st.one_of(

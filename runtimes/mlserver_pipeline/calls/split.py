@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from mlserver_chat.streams import closing
 
-from .engine.engine import Call
-from .engine.messages import Message
-from .engine.streaming import Chunk, StreamCall
-from .manifests.experiments import ROUTE, Experiment, with_token
+from ..engine.engine import Call
+from ..engine.messages import Message
+from ..engine.streaming import Chunk, StreamCall
+from ..manifests.experiments import ROUTE, Experiment, with_token
 
 
 class SplitSteps:

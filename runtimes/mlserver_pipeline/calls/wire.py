@@ -20,7 +20,7 @@ from mlserver.types import (
 
 from mlserver_chat import InvalidInput
 
-from .engine.messages import Message, Parameter, Tensor
+from ..engine.messages import Message, Parameter, Tensor
 
 _INT64 = range(-(2**63), 2**63)
 

@@ -14,9 +14,9 @@ from mlserver_chat import Runtime
 from mlserver_chat.identity import carried_headers
 from mlserver_chat.streams import closing
 
-from .engine.errors import StepTimeout
-from .engine.messages import Message
-from .engine.streaming import Chunk
+from ..engine.errors import StepTimeout
+from ..engine.messages import Message
+from ..engine.streaming import Chunk
 from .wire import message_from_response, request_for_step
 
 

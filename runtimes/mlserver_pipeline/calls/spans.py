@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from opentelemetry.trace import Status, StatusCode, Tracer, use_span
 
-from .engine.engine import Call
-from .engine.messages import Message
+from ..engine.engine import Call
+from ..engine.messages import Message
 
 
 class SpannedSteps:

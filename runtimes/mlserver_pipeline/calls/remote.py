@@ -20,11 +20,11 @@ from mlserver_chat.client import RemoteClient, error_sentence
 from mlserver_chat.identity import carried_headers
 from mlserver_chat.streams import closing
 
-from .calls import SameProcessSteps, raise_reported
-from .engine.engine import Call
-from .engine.errors import RpcFailed, StepTimeout
-from .engine.messages import Message
-from .engine.streaming import Chunk
+from ..engine.engine import Call
+from ..engine.errors import RpcFailed, StepTimeout
+from ..engine.messages import Message
+from ..engine.streaming import Chunk
+from .local import SameProcessSteps, raise_reported
 from .wire import message_from_response, message_from_rest, request_for_step
 
 logger = logging.getLogger("mlserver.pipeline")

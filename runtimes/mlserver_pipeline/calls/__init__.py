@@ -1,0 +1,1 @@
+"""How a step is called: in this process, on another server, as one of several, in a span."""
