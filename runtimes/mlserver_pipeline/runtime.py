@@ -11,11 +11,11 @@ from mlserver_chat import Runtime, SettingsError, request_headers, request_ident
 from mlserver_chat.siblings import find_server
 from mlserver_chat.streams import closing
 
+from .api.endpoint import gateway_response
+from .api.mesh import INTERNAL, pipeline_of
 from .calls.wire import message_from_request, response_to_client
-from .endpoint import gateway_response
 from .engine.runner import entry_headers
 from .manifests.loading import load_experiments, load_graphs
-from .mesh import INTERNAL, pipeline_of
 from .service import open_service
 from .settings import PipelineSettings
 

@@ -15,6 +15,8 @@ from mlserver_chat.siblings import (
     wait_for_model,
 )
 
+from .api.grpc_mesh import MeshDataPlane
+from .api.mesh import Mesh, MeshRoute, Pipelines
 from .calls.local import SameProcessSteps, can_stream
 from .calls.remote import MixedSteps, remote_steps
 from .calls.spans import SpannedSteps
@@ -22,10 +24,8 @@ from .calls.split import SplitSteps
 from .engine.engine import Engine
 from .engine.runner import Runner, Streaming
 from .engine.streaming import streamed_steps
-from .grpc_mesh import MeshDataPlane
 from .manifests.experiments import Experiment
 from .manifests.graph import Graph
-from .mesh import Mesh, MeshRoute, Pipelines
 from .settings import PipelineSettings
 
 

@@ -15,11 +15,11 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from mlserver_chat import SettingsError
+from mlserver_pipeline.api.mesh import Mesh, MeshRoute, Pipelines
 from mlserver_pipeline.calls.split import SplitSteps
 from mlserver_pipeline.engine.messages import Message
 from mlserver_pipeline.engine.streaming import Chunk
 from mlserver_pipeline.manifests.experiments import ROUTE, Experiment, read_experiments
-from mlserver_pipeline.mesh import Mesh, MeshRoute, Pipelines
 from pipeline_lab import ints, manifest_text, message
 from support import Server, text
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from mlserver_pipeline.api.gateway import BadRequest, read_request, write_response
 from mlserver_pipeline.engine.messages import Message, Tensor
-from mlserver_pipeline.gateway import BadRequest, read_request, write_response
 
 
 def body(**tensor: Any) -> bytes:

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 
 from mlserver_chat import ChatError
 
-from .engine.runner import IDENTITY, Runner, entry_headers
+from ..engine.runner import IDENTITY, Runner, entry_headers
 from .gateway import BadRequest, read_request, write_response
 
 

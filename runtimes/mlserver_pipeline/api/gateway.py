@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from mlserver.types import Datatype
 
-from .calls.wire import carry, is_text
-from .engine.messages import Message, Parameter, Tensor
+from ..calls.wire import carry, is_text
+from ..engine.messages import Message, Parameter, Tensor
 
 _MAX_PADDING = 1_000_000
 """Elements that a shape may promise beyond those that came."""

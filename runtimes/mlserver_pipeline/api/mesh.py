@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlserver_chat.identity import base_name
 
-from .manifests.experiments import ROUTE, Experiment, Random, with_token
+from ..manifests.experiments import ROUTE, Experiment, Random, with_token
 
 RESOURCE = "seldon-model"
 """The header that names a model, a pipeline or an experiment."""
