@@ -17,7 +17,8 @@ from mlserver_chat import ChatError
 from mlserver_chat.tensors import text_input
 from mlserver_pipeline.calls.remote import RemoteSteps
 from mlserver_pipeline.calls.wire import message_from_request
-from mlserver_pipeline.drawing import draw
+from mlserver_pipeline.drawing.drawing import draw
+from mlserver_pipeline.drawing.mermaid import flowchart
 from mlserver_pipeline.engine.engine import Engine
 from mlserver_pipeline.engine.explain import explain as explain_graph
 from mlserver_pipeline.engine.runner import TRACE, Runner, entry_headers
@@ -27,7 +28,6 @@ from mlserver_pipeline.manifests.graph import Graph
 from mlserver_pipeline.manifests.lint import Finding, lint_file
 from mlserver_pipeline.manifests.loading import load_graphs
 from mlserver_pipeline.manifests.wiring import repository_tensors
-from mlserver_pipeline.mermaid import flowchart
 
 Result = TypeVar("Result")
 
@@ -100,7 +100,7 @@ def graph(manifest: Path, form: str) -> None:
         click.echo(flowchart(drawing), nl=False)
         return
     try:
-        from mlserver_pipeline.svg import picture
+        from mlserver_pipeline.drawing.svg import picture
     except ImportError:
         raise click.ClickException("SVG is drawn by pygraphviz: pip install 'mlserver-llm[graph]'") from None
     click.echo(picture(drawing))

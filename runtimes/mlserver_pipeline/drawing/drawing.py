@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .manifests.graph import Graph, Node
-from .manifests.manifest import JoinType
-from .manifests.references import Source, Topic
+from ..manifests.graph import Graph, Node
+from ..manifests.manifest import JoinType
+from ..manifests.references import Source, Topic
 
 Kind = Literal["request", "step", "join", "answer", "elsewhere"]
 """Where a pipeline begins, a model, several sources becoming one, where it ends, and a pipeline that isn't loaded."""
