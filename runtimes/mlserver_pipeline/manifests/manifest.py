@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 """A non-negative number that fits the CRD's int32."""
 
 JoinType = Literal["inner", "outer", "any"]
-"""When several sources make one message; `joins.py` says what each does."""
+"""When several sources make one message; `engine/joins.py` says what each does."""
 
 
 class Part(BaseModel):
