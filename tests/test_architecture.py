@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,43 @@ def test_arrows_point_one_way(package: str) -> None:
         return
     for path in (RUNTIMES / package).rglob("*.py"):
         assert not imported(path) & others, f"{path} imports another runtime"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_modules_and_folders_form_no_circles(package: str) -> None:
+    """A folder counts as one thing, whatever lies in it."""
+    arrows = [
+        (_module_name(path), target)
+        for path in (RUNTIMES / package).rglob("*.py")
+        for target in modules_imported(path)
+        if target.split(".")[0] == package
+    ]
+    for depth in (2, None):
+        sorter = TopologicalSorter[str]()
+        for module, target in arrows:
+            start, end = (".".join(name.split(".")[:depth]) for name in (module, target))
+            if start != end:
+                sorter.add(start, end)
+        sorter.prepare()
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    """The modules of this project that a file imports, by their full names."""
+    package = path.relative_to(RUNTIMES).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            base = ".".join((*above, *([node.module] if node.module else [])))
+            for alias in node.names:
+                inner = RUNTIMES.joinpath(*base.split("."), alias.name)
+                is_module = inner.is_dir() or inner.with_suffix(".py").exists()
+                yield f"{base}.{alias.name}" if is_module else base
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(RUNTIMES).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name != "mlserver_llm_local"])
