@@ -1,7 +1,7 @@
 """What is measured under load: many callers of one store at once, against the bare pool.
 
-The bare pool is the store's own engine and the very statements that the store sends, called by as many threads as the
-pool has connections, each with conversations of its own: no event loop, no retries, no answer to anybody.
+The bare pool is the store's own way to append (`Database._append`), called by as many threads as the pool has
+connections, each with conversations of its own: no event loop, no shared commits, no answer to anybody.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ with the seconds it took and those of every turn. One caller uses `SqliteSaver` 
 """
 
 import asyncio
+import gc
 import json
 import sqlite3
 import sys
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import uvloop
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -152,4 +154,6 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    # As the other desk: uvloop, and garbage collected as in a process that serves (docs/runtimes.md).
+    gc.set_threshold(10_000, 10, 10)
+    uvloop.run(main(Path(sys.argv[1])))

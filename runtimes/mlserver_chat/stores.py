@@ -133,9 +133,10 @@ class MemoryStore(Protocol):
         memory_id: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Remove messages stored before `older_than` (seconds since the epoch), and of each conversation (of one, with
-        `memory_id`) that holds more than `max_messages` those with as many sequences behind them. The newest system
-        message stays while others do. Returns how many were removed, or would be in a `dry_run`."""
+        """Remove messages stored before `older_than` (seconds since the epoch); and of each conversation (of one, with
+        `memory_id`) that holds more than `max_messages`, those whose sequence is not over the newest one's less
+        `max_messages`. The newest system message stays while others do. Returns how many were removed, or would be in
+        a `dry_run`."""
         ...
 
     async def stats(self) -> StoreStats:

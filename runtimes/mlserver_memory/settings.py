@@ -97,7 +97,8 @@ class SqlSettings(WindowSettings):
     `MLSERVER_LLM_DATA`, else to the working directory). It holds a password: refer to it by `env:NAME` or
     `file:/path`."""
     connection_options: Options = {}
-    """Options of SQLAlchemy's `create_engine`, e.g. `{"pool_size": 20}`."""
+    """Options of SQLAlchemy's `create_engine`, e.g. `{"pool_size": 20}`; the store itself chooses `isolation_level`
+    (refused here), `hide_parameters`, `pool_use_lifo` and `pool_reset_on_return`."""
     table_prefix: str = "memory_"
     """What the names of the tables begin with."""
     table_schema: str | None = None

@@ -97,7 +97,7 @@ async def test_a_store_of_the_first_schema_is_upgraded_with_its_conversations(
     monkeypatch.setattr(migrations, "MIGRATIONS", released[:1])
     engine = create_engine(url)
     with engine.connect() as connection:
-        migrations.migrate(connection, tables)
+        migrations.migrate(tables, connection)
         row = {"id": hashed("a"), "namespace_id": hashed(""), "memory_id": "a", "oldest": 1.0, "updated": 1.0}
         connection.execute(tables.conversations.insert(), row | {"last": 1, "system": 0, "messages": 1})
         message = {"conversation": hashed("a"), "sequence": 1, "record": user("kept").to_history(), "created": 1.0}
@@ -274,9 +274,21 @@ async def test_any_table_prefix_is_only_a_name(kind: str, prefix: str, tmp_path:
     await hostile.aclose()
 
 
-async def test_a_lock_that_mariadb_waited_for_in_vain_is_no_lost_database(tmp_path: Path) -> None:
-    url = sql_url("mariadb", "locked_mariadb", tmp_path)
-    store, engine = SqlStore(f"{url}?init_command=SET innodb_lock_wait_timeout%3D1"), create_engine(url)
+IMPATIENT = {
+    "mariadb": "?init_command=SET innodb_lock_wait_timeout%3D1",
+    "psycopg": "?options=-c lock_timeout%3D1000",
+    "pg8000": "",
+}
+
+
+@pytest.mark.parametrize("kind", IMPATIENT)
+async def test_a_lock_that_a_server_waited_for_in_vain_is_no_lost_database(kind: str, tmp_path: Path) -> None:
+    url = sql_url(kind, f"impatient_{kind}", tmp_path)
+    engine = create_engine(url)
+    if kind == "pg8000":
+        with engine.begin() as connection:
+            connection.execute(text("ALTER DATABASE impatient_pg8000 SET lock_timeout = 1000"))
+    store = SqlStore(url + IMPATIENT[kind])
     for memory_id in "ab":
         await say(store, memory_id, user("1"))
     with engine.begin() as connection:
@@ -305,6 +317,9 @@ async def test_tables_that_are_gone_are_made_anew(kind: str, tmp_path: Path) -> 
                 connection.execute(text(f"DROP TABLE {table}"))
         await act()
         assert "old" not in texts(await store.read("a"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE memory_messages"))
+    assert texts(await say(store, "b", user("newer"))) == ["newer"]
     engine.dispose()
     await store.aclose()
 

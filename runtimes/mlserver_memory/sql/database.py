@@ -29,8 +29,8 @@ T = TypeVar("T")
 Mode = Callable[[], AbstractContextManager[Connection]]
 """A connection with or without a transaction around the block."""
 
-OnDriver = Callable[[Work[Any]], tuple[Any, Info]]
-"""Runs work on the driver itself."""
+Run = Callable[[Work[Any]], tuple[Any, Info]]
+"""`Direct.read` or `Direct.write`."""
 
 _ATTEMPTS = 4
 """Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
@@ -44,18 +44,19 @@ class Database:
     Args:
         url: SQLAlchemy URL; a relative SQLite file resolves against the data folder.
         options: options of `create_engine`.
-        migrate: brings the schema up to date and commits, before the first transaction.
+        migrate: brings the schema up to date and commits, before the first transaction; when told to, also where it
+            should be, since parts of it are gone.
 
     Raises:
         SettingsError: a URL or an option that SQLAlchemy refuses, or a driver that isn't installed.
     """
 
-    def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection], None]):
+    def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection, bool], None]):
         self._url = resolved(url)
         self._file = str(self._url.database)
         self._engine = make_engine(self._url, options)
         self._migrate = migrate
-        self._migrated = False
+        self._migrated = self._lacks_tables = False
         self._migrated_file: sqlite.FileIdentity | None = None
         self._migration = threading.Lock()
         self._is_closed = False
@@ -71,7 +72,7 @@ class Database:
         self._writer: sqlite.Writer | None = None
         # Where a statement commits by itself, that saves the round trips of a transaction.
         self._commits_by_itself = self.dialect in ("postgresql", "sqlite")
-        tails = postgres.tails[self._url] if self.dialect == "postgresql" else None
+        tails = postgres.tails_of(self._url) if self.dialect == "postgresql" else None
         self._direct = Direct(self._engine, self._commits_by_itself, tails)
         if self.dialect == "postgresql":
             self._transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
@@ -142,16 +143,15 @@ class Database:
         self._is_closed = True
 
     def _append(self, work: Work[Any]) -> Any:
-        if self.dialect == "postgresql":
-            return self._run_directly(self._direct.read, self._statements, work)
-        return self._run_directly((self._writer or self._direct).write, self._transaction, work)
+        mode = self._statements if self.dialect == "postgresql" else self._transaction
+        return self._run_directly((self._writer or self._direct).write, mode, work)
 
-    def _run_directly(self, on_driver: OnDriver, mode: Mode, work: Work[T]) -> T:
+    def _run_directly(self, run: Run, mode: Mode, work: Work[T]) -> T:
         """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
-        errors mean."""
+        errors mean, except what was waited for long enough."""
         if self._direct.is_possible and self._migrated and not self._failure:
             try:
-                result, info = on_driver(work)
+                result, info = run(work)
                 if sqlite.is_in_place(info, self._file):
                     return result
                 self._reopen()
@@ -182,8 +182,8 @@ class Database:
                     continue
                 fault = fault_of(error, self.dialect)
                 if fault is Fault.NO_TABLE and attempt == 0 and needs_schema and self._migrated:
-                    logger.error("the tables of the memory store %s are gone; making them anew", self._name)
-                    self._migrated = False
+                    logger.error("tables of the memory store %s are gone; making them anew", self._name)
+                    self._migrated, self._lacks_tables = False, True
                     continue
                 if fault in (Fault.STALE, Fault.RACE_LOST) and attempt + 1 < _ATTEMPTS:
                     time.sleep(0.01 * attempt)
@@ -217,7 +217,8 @@ class Database:
                     with suppress(OSError):
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._transactions.connect() as connection:
-                    self._migrate(connection)
+                    self._migrate(connection, self._lacks_tables)
+                self._lacks_tables = False
                 self._migrated_file = sqlite.identity(self._file) if self.dialect == "sqlite" else None
                 self._migrated = True
 

@@ -91,17 +91,18 @@ class Direct:
         return self._engine.dialect.loaded_dbapi
 
     def read(self, work: Work[T]) -> tuple[T, Info]:
-        """Run `work`, whose statements only read, or each stand for themselves. Errors are the driver's."""
+        """Run `work`, which only reads. Errors are the driver's."""
         return self._run(work, "" if self._commits_by_itself else "rollback")
 
     def write(self, work: Work[T]) -> tuple[T, Info]:
-        """Run `work` in a transaction, which the driver begins. Errors are the driver's."""
-        return self._run(work, "commit")
+        """Run `work` in a transaction, which the driver begins; where statements commit by themselves, `work` is one.
+        Errors are the driver's."""
+        return self._run(work, "" if self._commits_by_itself else "commit")
 
     def _run(self, work: Work[T], end: str) -> tuple[T, Info]:
         pooled = self._engine.raw_connection()
         try:
-            result = work(self._on(pooled, self._tails))
+            result = work(self._on(pooled))
             if end:
                 getattr(pooled, end)()
             return result, pooled.info
@@ -111,8 +112,8 @@ class Direct:
         finally:
             pooled.close()
 
-    def _on(self, pooled: PoolProxiedConnection, tails: Tails | None) -> "OnDriver":
-        return OnDriver(pooled.cursor(), self._engine.dialect, self._texts, tails)
+    def _on(self, pooled: PoolProxiedConnection) -> "OnDriver":
+        return OnDriver(pooled.cursor(), self._engine.dialect, self._texts, self._tails)
 
     def _failed(self, pooled: PoolProxiedConnection, error: BaseException) -> None:
         """Undo what was begun, and give up a connection that may be gone."""

@@ -34,9 +34,16 @@ class Fault(Enum):
     """A statement that should have been right."""
 
 
-_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177"))
-"""SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle)."""
-_BUSY = {"sqlite": ("SQLITE_BUSY",), "mysql": ("1205",), "mariadb": ("1205",)}
+_RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177", "955"))
+"""SQLSTATE (PostgreSQL), number (SQL Server, MySQL, Oracle; 955 is a table that another replica has just made)."""
+_BUSY = {
+    "sqlite": ("SQLITE_BUSY",),
+    "postgresql": ("55P03", "57014"),
+    "mysql": ("1205",),
+    "mariadb": ("1205",),
+    "mssql": ("1222",),
+}
+"""By dialect, and looked for first: 1205 is a lock waited for in vain on MySQL, a deadlock on SQL Server."""
 _NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942"))
 """Tables and functions: SQLSTATE (PostgreSQL), number (MySQL, SQL Server, Oracle)."""
 _NO_RIGHT = "42501"

@@ -22,8 +22,8 @@ def _add_append(connection: Connection, tables: Tables) -> None:
 
 # The function of version 2 has an argument less, and stays for replicas that still call it.
 MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_append, _add_append)
-"""The step at index n makes version n + 1 out of version n. Where a database commits each DDL statement by itself
-(MySQL, Oracle), a step that was interrupted runs again: it must bear that."""
+"""The step at index n makes version n + 1 out of version n. A step must bear to run again: it may have been interrupted
+where a database commits each DDL statement by itself (MySQL, Oracle), and what is gone is made anew."""
 
 _GET_LOCK = ("SELECT GET_LOCK(:name, 60)", "SELECT RELEASE_LOCK(:name)")
 _LOCKS = {
@@ -39,15 +39,15 @@ _LOCKS = {
 no lock that needs no grant, and there a replica that comes second finds the tables made and tries again."""
 
 
-def migrate(connection: Connection, tables: Tables) -> None:
-    """Bring the schema to the newest version and commit.
+def migrate(tables: Tables, connection: Connection, anew: bool = False) -> None:
+    """Bring the schema to the newest version and commit; `anew` also when it says that it has that.
 
     Raises:
         NotReachable: the schema is newer than this release knows.
     """
     is_current = schema_version(connection, tables) == len(MIGRATIONS)
     connection.commit()
-    if is_current:
+    if is_current and not anew:
         return
     with _alone(connection, tables):
         version = schema_version(connection, tables)
@@ -55,7 +55,7 @@ def migrate(connection: Connection, tables: Tables) -> None:
             raise NotReachable(
                 f"the memory store has schema version {version}; this release knows {len(MIGRATIONS)}: install a newer"
             )
-        for step in MIGRATIONS[version:]:
+        for step in MIGRATIONS[0 if anew else version :]:
             step(connection, tables)
         _set_version(connection, tables)
         connection.commit()

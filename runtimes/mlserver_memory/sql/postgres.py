@@ -3,8 +3,8 @@
 Each statement of the function sees what was committed when it began, also after it waited for the conversation's row.
 """
 
-from collections import defaultdict
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sqlalchemy import URL, BigInteger, Connection, Double, Select, String, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -82,9 +82,13 @@ _CHANGES = """
   updated = p_now
 """
 
-tails: defaultdict[URL, Tails] = defaultdict(Tails)
-"""Of the conversations of each database. They stay valid until somebody writes to the conversation's row, which its
-`xmin` tells: the transaction that wrote it last."""
+_tails: WeakValueDictionary[URL, Tails] = WeakValueDictionary()
+
+
+def tails_of(url: URL) -> Tails:
+    """What this process knows of a database's conversations, for as long as a store uses it. A tail stays valid until
+    somebody writes to the conversation's row, which its `xmin` tells: the transaction that wrote it last."""
+    return _tails.setdefault(url, Tails())
 
 
 def appended(row: Any) -> tuple[int, int, str]:

@@ -1,9 +1,10 @@
 """The tables of a store in SQL.
 
-Three tables. `conversations` has a row for each conversation, which is also the lock that orders its appends: `last`
-is the sequence of its newest message. `messages` has a row for each message under (conversation, sequence), so that a
-window is one range of the primary key. `appends` keeps the key of every append: its primary key makes an append
-happen once. A conversation's id is the SHA-256 of namespace and `memory_id`, so that no collation merges two.
+Three tables, and `version`, which holds the schema's. `conversations` has a row for each conversation, which is also
+the lock that orders its appends: `last` is the sequence of its newest message. `messages` has a row for each message
+under (conversation, sequence), so that a window is one range of the primary key. `appends` keeps the key of every
+append: its primary key makes an append happen once. A conversation's id is the SHA-256 of namespace and `memory_id`, so
+that no collation merges two.
 """
 
 from dataclasses import dataclass

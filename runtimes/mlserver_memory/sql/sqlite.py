@@ -56,7 +56,7 @@ BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
 
 
 class Writer(Direct):
-    """The one connection through which all stores of this process append to a file.
+    """The connection through which the stores of this process with one URL and the same options append to a file.
 
     So the tails of conversations stay valid, whichever store appends, until another connection commits.
 
@@ -80,6 +80,7 @@ class Writer(Direct):
                 return self._transaction(pooled, work), pooled.info
             except BaseException as error:
                 self._failed(pooled, error)
+                # The tails hold what the transaction that failed had appended.
                 self._give_back()
                 raise
 
@@ -89,7 +90,7 @@ class Writer(Direct):
         (version,) = cursor.execute("PRAGMA data_version").fetchone()
         if self._tails is None or version != self._version:
             self._tails, self._version = Tails(), version
-        result = work(self._on(pooled, self._tails))
+        result = work(self._on(pooled))
         pooled.commit()
         return result
 

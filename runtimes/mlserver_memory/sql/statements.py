@@ -35,20 +35,7 @@ class Statements:
         columns = (messages.sequence, messages.record, messages.created, messages.provenance)
         row = messages.conversation == bindparam("p_id")
 
-        offset: BindParameter[int] = bindparam("p_offset", type_=BigInteger)
-        count: BindParameter[int] = bindparam("p_count", type_=BigInteger)
-        now: BindParameter[float] = bindparam("p_now", type_=Double)
-        newest_system = case((offset > 0, conversations.last + offset), else_=conversations.system)
-        # MySQL evaluates from left to right: `system` needs the old `last`.
-        values: list[tuple[Column[Any], Any]] = [
-            (conversations.system, newest_system),
-            (conversations.last, conversations.last + count),
-            (conversations.messages, conversations.messages + count),
-            # A newer system message leaves the older one to pruning, which has to look.
-            (conversations.oldest, case((offset > 0, literal(0.0)), else_=conversations.oldest)),
-            (conversations.updated, now),
-        ]
-        self.reserve = update(tables.conversations).where(this).ordered_values(*values)
+        self.reserve = update(tables.conversations).where(this).ordered_values(*_reserving(conversations))
         """Take `p_count` sequences; the row stays locked until the transaction ends."""
         self.ends = select(conversations.last, conversations.system).where(this)
         self.reserve_returning = self.reserve.returning(conversations.last, conversations.system)
@@ -69,18 +56,9 @@ class Statements:
         self.range_and_system = self.range.order_by(None).union_all(
             select(*columns).where(row, messages.sequence == bindparam("p_system"))
         )
-        mine = messages.conversation == conversations.id
-        size = bindparam("p_size", type_=BigInteger)
-        newest = and_(mine, messages.sequence > conversations.last - size)
-        pinned = and_(mine, messages.sequence == conversations.system, messages.sequence <= conversations.last - size)
-
-        def newest_of(*columns: Column[Any]) -> CompoundSelect[*tuple[Any, ...]]:
-            joined = (tables.conversations.join(tables.messages, which) for which in (newest, pinned))
-            return union_all(*(select(*columns).select_from(each).where(this) for each in joined))
-
-        self.window = newest_of(*columns)
+        self.window = _newest(tables, *columns)
         """The newest `p_size` messages and an older system message, in one round trip."""
-        self.window_and_ends = newest_of(*columns, conversations.last, conversations.system)
+        self.window_and_ends = _newest(tables, *columns, conversations.last, conversations.system)
         """And with each what `ends` gives."""
         self.page = (
             select(*columns)
@@ -104,3 +82,31 @@ class Statements:
 
         self.namespaces = select(conversations.namespace).where(conversations.messages > literal(0)).distinct()
         self.delete_messages = delete(tables.messages).where(row)
+
+
+def _reserving(conversations: Any) -> list[tuple[Column[Any], Any]]:
+    """What taking `p_count` sequences, at `p_offset` of them the newest system message's, changes in a row."""
+    offset: BindParameter[int] = bindparam("p_offset", type_=BigInteger)
+    count: BindParameter[int] = bindparam("p_count", type_=BigInteger)
+    now: BindParameter[float] = bindparam("p_now", type_=Double)
+    # MySQL evaluates from left to right: `system` needs the old `last`.
+    return [
+        (conversations.system, case((offset > 0, conversations.last + offset), else_=conversations.system)),
+        (conversations.last, conversations.last + count),
+        (conversations.messages, conversations.messages + count),
+        # A newer system message leaves the older one to pruning, which has to look.
+        (conversations.oldest, case((offset > 0, literal(0.0)), else_=conversations.oldest)),
+        (conversations.updated, now),
+    ]
+
+
+def _newest(tables: Tables, *columns: Column[Any]) -> CompoundSelect[*tuple[Any, ...]]:
+    """`columns` of the newest `p_size` messages of a conversation and of its system message if that is older."""
+    conversations, messages = tables.conversations.c, tables.messages.c
+    mine = messages.conversation == conversations.id
+    after = conversations.last - bindparam("p_size", type_=BigInteger)
+    newest = and_(mine, messages.sequence > after)
+    pinned = and_(mine, messages.sequence == conversations.system, messages.sequence <= after)
+    joined = (tables.conversations.join(tables.messages, which) for which in (newest, pinned))
+    this = conversations.id == bindparam("p_id")
+    return union_all(*(select(*columns).select_from(each).where(this) for each in joined))

@@ -49,7 +49,7 @@ class SqlStore:
     ):
         self._tables = make_tables(prefix, schema)
         self._statements = Statements(self._tables)
-        self._database = Database(url, dict(options or {}), lambda connection: migrate(connection, self._tables))
+        self._database = Database(url, dict(options or {}), partial(migrate, self._tables))
         self._namespace = ""
 
     def scope(self, namespace: str) -> "SqlStore":
@@ -153,8 +153,8 @@ class SqlStore:
         values = {"p_namespace": hashed(self._namespace)}
         try:
             (row,) = await self._database.read(partial(_rows, query=self._statements.stats, values=values))
-        except NotReachable:
-            return StoreStats(0, 0, reachable=False, detail=self._database.failure)
+        except NotReachable as error:
+            return StoreStats(0, 0, reachable=False, detail=self._database.failure or str(error))
         return StoreStats(int(row[0]), int(row[1]))
 
     async def aclose(self) -> None:
