@@ -224,23 +224,36 @@ async def test_a_lock_is_waited_for_once(tmp_path: Path) -> None:
     await store.aclose()
 
 
+def kill_connections(kind: str, database: str) -> None:
+    if kind != "mariadb":
+        terminate = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+        execute("postgres", postgres().port, terminate)
+        return
+    killing = f"SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = '{database}'"
+    engine = create_engine(f"mysql+pymysql://root@127.0.0.1:{mariadb().port}/mysql")
+    with engine.connect() as connection:
+        for (kill,) in connection.execute(text(killing)).all():
+            connection.execute(text(kill))
+    engine.dispose()
+
+
+# pg8000 leaves the sockets of broken connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_connections_killed_while_idle_are_replaced_unnoticed(kind: str, tmp_path: Path) -> None:
     database = f"idle_{kind}"
     store = SqlStore(sql_url(kind, database, tmp_path))
     await asyncio.gather(*(say(store, fresh_id(), user("x")) for _ in range(10)))
-    if kind == "mariadb":
-        killing = f"SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = '{database}'"
-        engine = create_engine(f"mysql+pymysql://root@127.0.0.1:{mariadb().port}/mysql")
-        with engine.connect() as connection:
-            for (kill,) in connection.execute(text(killing)).all():
-                connection.execute(text(kill))
-        engine.dispose()
-    else:
-        terminate = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-        execute("postgres", postgres().port, terminate)
+    kill_connections(kind, database)
     windows = await asyncio.gather(*(say(store, "a", user(str(n)), size=50) for n in range(10)))
     assert sorted(len(window.messages) for window in windows) == list(range(1, 11))
+    for act, outcome in (
+        (lambda: store.prune(max_messages=5, memory_id="a"), 5),
+        (lambda: store.delete("a"), 5),
+        (lambda: store.read("a"), []),
+    ):
+        kill_connections(kind, database)
+        assert await act() == outcome
     await store.aclose()
 
 
@@ -272,6 +285,24 @@ async def test_any_table_prefix_is_only_a_name(kind: str, prefix: str, tmp_path:
     assert texts(await hostile.read("a")) == ["hostile"]
     await plain.aclose()
     await hostile.aclose()
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "pg8000"])
+async def test_a_schema_is_the_one_with_that_very_name(kind: str, tmp_path: Path) -> None:
+    url = sql_url(kind, f"schemas_{kind}", tmp_path)
+    engine, names = create_engine(url), ("chat", "Chat", "order", "x:y$$")
+    with engine.begin() as connection:
+        for name in names:
+            connection.exec_driver_sql(f'CREATE SCHEMA "{name}"')
+    stores = {name: SqlStore(url, schema=name) for name in names}
+    for _ in range(2):
+        for name, store in stores.items():
+            await say(store, "a", user(name))
+    for name, store in stores.items():
+        assert texts(await say(store, "a", user("last"))) == [name, name, "last"]
+        assert texts(await store.read("a")) == [name, name, "last"]
+        await store.aclose()
+    engine.dispose()
 
 
 IMPATIENT = {
@@ -320,6 +351,10 @@ async def test_tables_that_are_gone_are_made_anew(kind: str, tmp_path: Path) -> 
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE memory_messages"))
     assert texts(await say(store, "b", user("newer"))) == ["newer"]
+    if kind in ("pg8000", "psycopg"):
+        with engine.begin() as connection:
+            connection.execute(text("DROP FUNCTION memory_append"))
+        assert texts(await say(store, "b", user("newest"))) == ["newer", "newest"]
     engine.dispose()
     await store.aclose()
 

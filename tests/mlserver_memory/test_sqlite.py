@@ -1,13 +1,15 @@
 """SQLite's own promises: what waits is committed together, and no answer from a file that is gone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from databases import statements_of
-from mlserver_chat import AppendKey, InvalidInput, MemoryStore, Window
+from mlserver_chat import AppendKey, InvalidInput, MemoryStore, NotReachable, Window
 from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, sqlite
 from mlserver_memory.sql.direct import Execute
@@ -129,3 +131,32 @@ async def test_an_append_whose_file_goes_while_it_runs_is_done_again(
     monkeypatch.setattr(Append, "run", removing)
     assert texts(await say(store, "a", user("kept"))) == ["kept"]
     assert await read_anew(path, "a") == ["kept"]
+
+
+async def test_what_many_waited_for_in_vain_is_waited_for_once(path: Path) -> None:
+    store, other = SqlStore(f"sqlite:///{path}?timeout=1"), create_engine(f"sqlite:///{path}")
+    await say(store, "a", user("1"))
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        answers = await asyncio.gather(*(say(store, str(n), user("2")) for n in range(10)), return_exceptions=True)
+        assert all(isinstance(answer, NotReachable) for answer in answers)
+        # The first was alone, the others together.
+        assert time.monotonic() - began < 3
+    other.dispose()
+    assert texts(await say(store, "a", user("3"))) == ["1", "3"]
+    await store.aclose()
+
+
+async def test_a_store_that_closes_holds_nobody_up_while_another_waits_for_the_file(path: Path) -> None:
+    stores = [SqlStore(f"sqlite:///{path}?timeout=2") for _ in range(2)]
+    for store in stores:
+        await say(store, "a", user("1"))
+    with sqlite.file_locks[str(path)]:
+        closing = asyncio.gather(*(store.aclose() for store in stores))
+        await asyncio.sleep(0.1)
+        elsewhere = SqlStore(f"sqlite:///{path.with_name('elsewhere.db')}")
+        assert texts(await asyncio.wait_for(say(elsewhere, "a", user("1")), 5)) == ["1"]
+        assert not closing.done()
+    await closing
+    await elsewhere.aclose()

@@ -1,6 +1,8 @@
 """What an append answers from memory is what the database holds, whoever else writes to it."""
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from databases import sql_url, statements_of
+from mlserver_chat import StoredMessage
 from mlserver_memory.conformance.tools import fresh_id, say, system, texts, user
 from mlserver_memory.sql import SqlStore, tails
 
@@ -152,4 +155,68 @@ async def test_postgresql_is_asked_for_no_message_while_a_conversation_s_row_sta
     monkeypatch.setattr(tails, "_SECONDS", 0.0)
     assert texts(await say(store, "a", user("6"), size=6)) == ["1", "2", "3", "4", "5", "6"]
     engine.dispose()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "pg8000"])
+async def test_a_row_that_got_the_same_transaction_s_number_again_is_another(kind: str, tmp_path: Path) -> None:
+    """As after a crash, a failover, or from a backup: the number is the same, the time of the append is not."""
+    url = sql_url(kind, f"again_{kind}", tmp_path)
+    store = SqlStore(url)
+    await store.open()
+    await say(store, "a", user("1"))
+    known = store._database._direct._tails
+    assert known is not None
+    (tail,) = known._tails.values()
+    row, updated = tail.version or ("", 0.0)
+    # What somebody else wrote in its place.
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE memory_messages SET record = replace(record, '1', 'one')"))
+    tail.version = row, updated - 1
+    assert texts(await say(store, "a", user("2"))) == ["one", "2"]
+    engine.dispose()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("kind", ["psycopg", "pg8000"])
+async def test_an_answer_holds_its_own_message_whatever_follows_its_commit(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqlStore(sql_url(kind, f"own_{kind}", tmp_path))
+    await store.open()
+    await say(store, "a", user("1"))
+    committed, go = threading.Event(), threading.Event()
+    append = tails.Tail.append
+
+    def paused(tail: tails.Tail, stored: Sequence[StoredMessage], *arguments: int) -> object:
+        if "slow" in stored[0].record:
+            committed.set()
+            go.wait(10)
+        return append(tail, stored, *arguments)
+
+    monkeypatch.setattr(tails.Tail, "append", paused)
+    slow = asyncio.create_task(say(store, "a", user("slow")))
+    await asyncio.to_thread(committed.wait, 10)
+    assert texts(await say(store, "a", user("3"))) == ["1", "slow", "3"]
+    await store.delete("a")
+    assert texts(await say(store, "a", user("of a new conversation"))) == ["of a new conversation"]
+    go.set()
+    assert texts(await slow) == ["1", "slow"]
+    assert texts(await say(store, "a", user("next"))) == ["of a new conversation", "next"]
+    await store.aclose()
+
+
+async def test_a_conversation_that_is_too_large_to_hold_leaves_the_others_be(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails, "_MOST_CHARACTERS", 2_000)
+    store = SqlStore(url)
+    await store.open()
+    await say(store, "small", user("x"))
+    for _ in range(2):
+        await say(store, "large", user("y" * 3_000))
+    executed = statements_of(store)
+    await say(store, "small", user("x"))
+    assert not any(statement.startswith("SELECT") for statement in executed)
     await store.aclose()

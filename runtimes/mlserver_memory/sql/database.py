@@ -1,5 +1,6 @@
 """One database: its transactions, in threads, and whether it can be reached."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable
 
 from ..threads import Threads
 from . import postgres, sqlite
-from .direct import Direct, Info, ThroughSqlAlchemy, Work
+from .direct import BEGIN, Direct, Info, ThroughSqlAlchemy, Work
 from .engines import make_engine, resolved
 from .faults import Failure, Fault, cause_of, code_of, fault_of
 from .writer import GroupCommit
@@ -66,16 +67,12 @@ class Database:
         threads = int(options.get("pool_size", 5)) + int(options.get("max_overflow", 10))
         self._threads = Threads(max(threads, 1), "memory-sql")
         self._writers = self._threads
-        self._transactions = self._engine
         self._file_lock: AbstractContextManager[object] = nullcontext()
         self._group: GroupCommit | None = None
         self._writer: sqlite.Writer | None = None
-        # Where a statement commits by itself, that saves the round trips of a transaction.
-        self._commits_by_itself = self.dialect in ("postgresql", "sqlite")
-        tails = postgres.tails_of(self._url) if self.dialect == "postgresql" else None
-        self._direct = Direct(self._engine, self._commits_by_itself, tails)
-        if self.dialect == "postgresql":
-            self._transactions = self._engine.execution_options(isolation_level="READ COMMITTED")
+        # Options may name another server than the URL.
+        tails = postgres.tails_of((self._url, repr(options))) if self.dialect == "postgresql" else None
+        self._direct = Direct(self._engine, self.dialect in BEGIN, tails)
         if self.dialect == "sqlite":
             # One writer at a time: more threads would only wait, and leave none to the readers.
             self._writers = Threads(1, "memory-sqlite")
@@ -139,7 +136,8 @@ class Database:
         await self._threads.aclose()
         self._engine.dispose()
         if self._writer is not None and not self._is_closed:
-            sqlite.writers.give_back(self._writer_key)
+            # It waits for whoever writes to the file.
+            await asyncio.to_thread(sqlite.writers.give_back, self._writer_key)
         self._is_closed = True
 
     def _append(self, work: Work[Any]) -> Any:
@@ -198,15 +196,15 @@ class Database:
     @contextmanager
     def _statements(self) -> Generator[Connection]:
         """A connection for statements that each stand for themselves, or for a transaction that only reads."""
-        with self._engine.connect() if self._commits_by_itself else self._engine.begin() as connection:
+        with self._engine.connect() if self.dialect in BEGIN else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
-        """A transaction; on SQLite one that is ready to write, behind the other writers of this process."""
-        with self._file_lock, self._transactions.begin() as connection:
-            if self.dialect == "sqlite":
-                connection.exec_driver_sql(sqlite.BEGIN_IMMEDIATE)
+        """A transaction; on SQLite one behind the other writers of this process."""
+        with self._file_lock, self._engine.begin() as connection:
+            if self.dialect in BEGIN:
+                connection.exec_driver_sql(BEGIN[self.dialect])
             yield connection
 
     def _migrate_once(self) -> None:
@@ -216,7 +214,7 @@ class Database:
                     # A folder that can't be made is a database that can't be reached.
                     with suppress(OSError):
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
-                with self._file_lock, self._transactions.connect() as connection:
+                with self._file_lock, self._engine.connect() as connection:
                     self._migrate(connection, self._lacks_tables)
                 self._lacks_tables = False
                 self._migrated_file = sqlite.identity(self._file) if self.dialect == "sqlite" else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import CompoundSelect, Connection, Engine, PoolProxiedConnection, Select, UpdateBase
+from sqlalchemy import CompoundSelect, Connection, Engine, PoolProxiedConnection, Select, TextualSelect, UpdateBase
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIModule
 
@@ -16,13 +16,17 @@ from .tails import Tails
 
 T = TypeVar("T")
 
-Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | UpdateBase
+Statement = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | TextualSelect | UpdateBase
 
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """The values of a statement, or those of each time that it is executed."""
 
 Info = Mapping[Any, Any]
 """What the pool keeps about a connection."""
+
+BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+"""Begins a transaction that is ready to write, on databases where a statement otherwise commits by itself here: that
+saves the round trips of a transaction."""
 
 _DRIVERS = ("pysqlite", "psycopg", "pg8000", "pymysql")
 """Drivers that take and give this store's values as they are; for others SQLAlchemy converts them."""

@@ -49,10 +49,12 @@ _NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942"))
 _NO_RIGHT = "42501"
 _BAD_TEXT = "22"
 """Class of PostgreSQL's SQLSTATEs, which pg8000 reports as any error of the server."""
-_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-"""A file that is no database, or no longer one: a good one may be put back while the server runs."""
-_HUNG_UP = ("57P0", "08")
-"""SQLSTATEs of a connection that is gone; a driver may report them as any other error of the server."""
+_DOWN = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "3D000")
+"""A file that is no database, or no longer one, and a database that isn't there: a good one may be put back while the
+server runs."""
+_HUNG_UP = ("57P0", "08", "25006")
+"""SQLSTATEs of a connection that is gone, or is to a server that only reads; a driver may report them as any other
+error of the server."""
 
 
 def fault_of(error: Failure, dialect: str) -> Fault:
@@ -70,7 +72,7 @@ def fault_of(error: Failure, dialect: str) -> Fault:
         return Fault.NO_TABLE
     if code == _NO_RIGHT:
         return Fault.NO_RIGHT
-    if isinstance(cause_of(error), TimeoutError) or code.startswith(_DAMAGED):
+    if isinstance(cause_of(error), TimeoutError) or code.startswith(_DOWN):
         return Fault.DOWN
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Fault.STALE

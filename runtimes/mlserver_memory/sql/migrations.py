@@ -7,7 +7,8 @@ from sqlalchemy import Connection, inspect, text
 
 from mlserver_chat import NotReachable
 
-from . import postgres, sqlite
+from . import postgres
+from .direct import BEGIN
 from .schema import Tables
 
 
@@ -82,8 +83,8 @@ def _alone(connection: Connection, tables: Tables) -> Generator[None]:
     if lock is not None and unlock is not None:
         connection.execute(text(lock), name)
         connection.commit()
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(sqlite.BEGIN_IMMEDIATE)
+    if connection.dialect.name in BEGIN:
+        connection.exec_driver_sql(BEGIN[connection.dialect.name])
     try:
         yield
     finally:

@@ -3,13 +3,12 @@
 Each statement of the function sees what was committed when it began, also after it waited for the conversation's row.
 """
 
+from collections.abc import Hashable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from sqlalchemy import URL, BigInteger, Connection, Double, Select, String, Text, bindparam, select
+from sqlalchemy import BigInteger, Connection, Double, String, Text, TextualSelect, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.sql import quoted_name
-from sqlalchemy.sql.functions import Function
 from sqlalchemy.types import TypeEngine
 
 from .schema import Tables
@@ -28,7 +27,8 @@ _ARGUMENTS: dict[str, TypeEngine[Any]] = {
     "p_more": ARRAY(Text),
     "p_provenance": Text(),
     "p_size": BigInteger(),
-    "p_known": Text(),
+    "p_known_row": Text(),
+    "p_known_updated": Double(),
 }
 
 _BODY = """
@@ -37,12 +37,13 @@ DECLARE
   v_count CONSTANT bigint := 1 + coalesce(cardinality(p_more), 0);
   v_last bigint;
   v_system bigint;
-  v_version xid;
+  v_row xid;
   v_is_known boolean := FALSE;
 BEGIN
-  IF p_known IS NOT NULL THEN
-    UPDATE {conversations} AS c SET {changes} WHERE c.id = p_id AND c.xmin = p_known::xid
-    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_version;
+  IF p_known_row IS NOT NULL THEN
+    UPDATE {conversations} AS c SET {changes}
+    WHERE c.id = p_id AND c.xmin = p_known_row::xid AND c.updated = p_known_updated
+    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_row;
     v_is_known := FOUND;
   END IF;
   IF NOT v_is_known THEN
@@ -50,7 +51,7 @@ BEGIN
       (id, namespace_id, namespace, memory_id, "last", "system", "messages", oldest, updated)
     VALUES (p_id, p_namespace_id, p_namespace, p_memory_id, v_count, p_offset, v_count, p_now, p_now)
     ON CONFLICT (id) DO UPDATE SET {changes}
-    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_version;
+    RETURNING c."last", c."system", c.xmin INTO v_last, v_system, v_row;
   END IF;
   INSERT INTO {appends} (conversation, digest, "last", "system", created)
   VALUES (p_id, p_digest, v_last, v_system, p_now);
@@ -59,7 +60,7 @@ BEGIN
     VALUES (p_id, v_last - v_count + n, CASE n WHEN 1 THEN p_record ELSE p_more[n - 1] END, p_now, p_provenance);
   END LOOP;
   o_sequence := 0;
-  o_record := concat_ws(' ', v_last, v_system, v_version);
+  o_record := concat_ws(' ', v_last, v_system, v_row);
   RETURN NEXT;
   IF v_is_known THEN
     RETURN;
@@ -82,26 +83,32 @@ _CHANGES = """
   updated = p_now
 """
 
-_tails: WeakValueDictionary[URL, Tails] = WeakValueDictionary()
+_tails: WeakValueDictionary[Hashable, Tails] = WeakValueDictionary()
 
 
-def tails_of(url: URL) -> Tails:
-    """What this process knows of a database's conversations, for as long as a store uses it. A tail stays valid until
-    somebody writes to the conversation's row, which its `xmin` tells: the transaction that wrote it last."""
-    return _tails.setdefault(url, Tails())
+def tails_of(database: Hashable) -> Tails:
+    """What this process knows of a database's conversations, for as long as a store uses it.
+
+    A tail stays valid until somebody writes to the conversation's row, which its `xmin` tells, the transaction that
+    wrote it last. After a crash, a failover or from a backup a server may give the same transaction's number again:
+    then the time of the last append tells.
+    """
+    return _tails.setdefault(database, Tails())
 
 
 def appended(row: Any) -> tuple[int, int, str]:
     """What the first row that the function returns tells of the conversation: sequence of its newest message, sequence
-    of its newest system message (0 for none), version of its row."""
-    last, system, version = row[1].split()
-    return int(last), int(system), version
+    of its newest system message (0 for none), `xmin` of its row."""
+    last, system, xmin = row[1].split()
+    return int(last), int(system), xmin
 
 
 def connected(connection: Any, _: object) -> None:
-    """What an append sees after it waited for another must not be older than that, whatever the database's default."""
+    """What an append sees after it waited for another must not be older than that, and times are to come back as they
+    were stored, whatever the database's defaults."""
     cursor = connection.cursor()
     cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    cursor.execute("SET extra_float_digits = 3")
     cursor.close()
 
 
@@ -127,25 +134,18 @@ def create_append(connection: Connection, tables: Tables) -> None:
     )
 
 
-def append_at_once(tables: Tables) -> Select[Any]:
+def append_at_once(tables: Tables) -> TextualSelect:
     """Take the sequences, keep the key and add the messages; gives what `appended` reads, and then the window, oldest
-    first, behind a system message that is older than that. Without the window if `p_known` is still the version of the
-    conversation's row: then the caller knows it.
+    first, behind a system message that is older than that. Without the window if the conversation's row is still the
+    one with `xmin` `p_known_row` and `p_known_updated`: then the caller knows it.
 
     The row of the conversation is made or locked by the upsert, so that appends to one conversation follow one another;
     a key that is known violates the primary key of `appends`, and then nothing of all this has happened.
     """
-    schema = tables.version.schema
-    function = Function[Any](
-        _doubled(tables.append),
-        *(bindparam(name, type_=kind) for name, kind in _ARGUMENTS.items()),
-        packagenames=None if schema is None else (_doubled(schema),),
-    )
-    names = ("o_sequence", "o_record", "o_created", "o_provenance")
-    window = function.table_valued(*names, name="w")
-    return select(*(window.c[name] for name in names))
-
-
-def _doubled(name: str) -> quoted_name:
-    """SQLAlchemy writes the names of functions as they are, and the drivers take a single % for a value's place."""
-    return quoted_name(name.replace("%", "%%"), quote=True)
+    # SQLAlchemy's own functions leave a schema's name unquoted, which then means another one.
+    names = (name for name in (tables.version.schema, tables.append) if name is not None)
+    function = ".".join('"' + name.replace('"', '""').replace(":", r"\:") + '"' for name in names)
+    values = ", ".join(f":{name}" for name in _ARGUMENTS)
+    call = text(f"SELECT o_sequence, o_record, o_created, o_provenance FROM {function}({values})")  # noqa: S608 (quoted)
+    bound = call.bindparams(*(bindparam(name, type_=kind) for name, kind in _ARGUMENTS.items()))
+    return bound.columns(o_sequence=BigInteger, o_record=Text, o_created=Double, o_provenance=Text)

@@ -15,6 +15,7 @@ from mlserver_chat.stores import SYSTEM_ROLES
 from .direct import Execute
 from .postgres import appended
 from .statements import Statements
+from .tails import Tail
 
 _UNKNOWN: Mapping[str, str] = MappingProxyType({})
 
@@ -22,7 +23,9 @@ _UNKNOWN: Mapping[str, str] = MappingProxyType({})
 def stored_messages(rows: Iterable[Any]) -> list[StoredMessage]:
     """The messages of rows of `messages`."""
     return [
-        StoredMessage(int(sequence), record, created, json.loads(provenance) if provenance else _UNKNOWN)
+        StoredMessage(
+            int(sequence), record, created, MappingProxyType(json.loads(provenance)) if provenance else _UNKNOWN
+        )
         for sequence, record, created, provenance in rows
     ]
 
@@ -69,7 +72,7 @@ class Append:
 
     def run(self, execute: Execute) -> Window:
         """Append and return the window."""
-        now = time.time() if self.created is None else self.created
+        now = time.time() if self.created is None else float(self.created)
         records = [message.to_history() for message in self.messages]
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
         if execute.dialect.name == "postgresql":
@@ -83,8 +86,10 @@ class Append:
         execute(self.statements.add_messages, new if len(new) > 1 else new[0])
         stored = self._stored(records, first, now)
         tails = execute.tails
-        known = tails.append(self._tail, stored, system, self.size) if tails is not None else None
-        if known is not None:
+        tail = tails.take(self._tail) if tails is not None else None
+        known = tail.append(stored, system, self.size) if tail is not None else None
+        if tails is not None and tail is not None and known is not None:
+            tails.put(self._tail, tail)
             return known
         older = Window()
         if rows:
@@ -93,12 +98,14 @@ class Append:
             older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
         window = Window([*older.messages, *stored][-self.size :], older.system)
         if tails is not None:
-            tails.keep(self._tail, window, self.size)
+            tails.put(self._tail, Tail(window, self.size))
         return window
 
     def _at_once(self, execute: Execute, now: float, records: list[str], provenance: str | None) -> Window:
-        tails, count = execute.tails, len(records)
-        known = tails.version(self._tail, count, self.size) if tails is not None else None
+        tails = execute.tails
+        # Nobody else has it meanwhile: what it holds is what the function finds unchanged, or is dropped.
+        tail = tails.take(self._tail) if tails is not None else None
+        known = tail.version if tail is not None and tail.is_enough(len(records), self.size) else None
         values = {
             "p_id": self.identity,
             "p_digest": self.digest,
@@ -111,27 +118,29 @@ class Append:
             "p_more": records[1:] or None,
             "p_provenance": provenance,
             "p_size": self.size,
-            "p_known": known,
+            "p_known_row": known and known[0],
+            "p_known_updated": known and known[1],
         }
         head, *rows = execute(self.statements.append_at_once, values)
-        last, system, version = appended(head)
-        after = last - self.size
-        if tails is None or known is None or rows:
-            window = _window(rows, after)
-            if tails is not None:
-                tails.keep(self._tail, window, self.size, version)
-            return window
-        stored = self._stored(records, last - count + 1, now)
-        window = tails.append(self._tail, stored, system, self.size, known, version)
-        # It was known, but made room for others meanwhile.
-        return window or window_until(execute, self.statements, self.identity, (last, system), after)
+        last, system, row = appended(head)
+        stored = self._stored(records, last - len(records) + 1, now)
+        window = None if tail is None or rows else tail.append(stored, system, self.size)
+        if tail is None or window is None:
+            window = _window(rows, last - self.size)
+            tail = Tail(window, self.size)
+        tail.version = row, now
+        if tails is not None:
+            tails.put(self._tail, tail)
+        return window
 
     @property
     def _tail(self) -> tuple[str, str]:
         return self.statements.store, self.identity
 
     def _stored(self, records: Sequence[str], first: int, now: float) -> list[StoredMessage]:
-        return [StoredMessage(sequence, record, now, self.provenance) for sequence, record in enumerate(records, first)]
+        # A tail keeps them: who gets a window must not change what it holds.
+        provenance = MappingProxyType(dict(self.provenance)) if self.provenance else _UNKNOWN
+        return [StoredMessage(sequence, record, now, provenance) for sequence, record in enumerate(records, first)]
 
     def replayed(self, execute: Execute) -> Window | None:
         """The window that ends at the messages of an earlier append with the same key; None without one."""

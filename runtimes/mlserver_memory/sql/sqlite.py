@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, PoolProxiedConnection, event
 
-from .direct import Direct, Info, Work
+from .direct import BEGIN, Direct, Info, Work
 from .tails import Tails
 
 T = TypeVar("T")
@@ -51,10 +51,6 @@ def _turn_to_wal(connection: Any) -> None:
             time.sleep(pause)
 
 
-BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
-"""Begins a transaction that is ready to write."""
-
-
 class Writer(Direct):
     """The connection through which the stores of this process with one URL and the same options append to a file.
 
@@ -86,7 +82,7 @@ class Writer(Direct):
 
     def _transaction(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
         cursor = pooled.cursor()
-        cursor.execute(BEGIN_IMMEDIATE)
+        cursor.execute(BEGIN["sqlite"])
         (version,) = cursor.execute("PRAGMA data_version").fetchone()
         if self._tails is None or version != self._version:
             self._tails, self._version = Tails(), version
@@ -124,9 +120,11 @@ class Writers:
         """Close it when nobody uses it any more."""
         with self._lock:
             writer = self._users[key].pop()
-            if not self._users[key]:
+            is_used = bool(self._users[key])
+            if not is_used:
                 del self._users[key]
-                writer.close()
+        if not is_used:
+            writer.close()
 
 
 writers = Writers()

@@ -21,84 +21,65 @@ _sequence = attrgetter("sequence")
 
 class Tails:
     """Valid as long as nobody else has written: whoever holds them knows that of the whole database, or each tail has
-    the version of its conversation."""
+    the version of its conversation.
+
+    Whoever takes a tail has it alone, and puts it back as it is then.
+    """
 
     def __init__(self) -> None:
-        self._tails: OrderedDict[Hashable, _Tail] = OrderedDict()
+        self._tails: OrderedDict[Hashable, Tail] = OrderedDict()
         self._characters = 0
         self._lock = threading.Lock()
 
-    def version(self, identity: Hashable, count: int, size: int) -> str | None:
-        """The version of a conversation whose newest `size` messages are known once `count` more are appended."""
+    def take(self, identity: Hashable) -> "Tail | None":
+        """The tail of a conversation, None where it isn't known."""
         with self._lock:
-            tail = self._tails.get(identity)
-            return tail.version if tail is not None and tail.is_enough(count, size) else None
+            return self._taken(identity)
 
-    def append(
-        self,
-        identity: Hashable,
-        stored: Sequence[StoredMessage],
-        system: int,
-        size: int,
-        known: str = "",
-        version: str = "",
-    ) -> Window | None:
-        """The newest `size` messages of a conversation up to and including the `stored` ones, and the message with
-        sequence `system` if it is older; None where that isn't known here.
-
-        Args:
-            identity: of the conversation.
-            stored: what was appended.
-            system: sequence of the newest system message, 0 for none.
-            size: of the window.
-            known: version of the conversation before.
-            version: its version now.
-        """
+    def put(self, identity: Hashable, tail: "Tail") -> None:
+        """Keep the tail of a conversation."""
         with self._lock:
-            tail = self._tails.get(identity)
-            if tail is None or tail.version != known:
-                return None
-            self._remove(identity)
-            window = tail.append(stored, system, size)
-            if window is not None:
-                tail.version = version
-                self._put(identity, tail)
-            return window
+            self._taken(identity)
+            if tail.characters > _MOST_CHARACTERS:
+                return
+            self._tails[identity] = tail
+            self._characters += tail.characters
+            while self._characters > _MOST_CHARACTERS:
+                self._characters -= self._tails.popitem(last=False)[1].characters
 
-    def keep(self, identity: Hashable, window: Window, size: int, version: str = "") -> None:
-        """Keep the newest `size` messages of a conversation, as they were read in this version."""
-        with self._lock:
-            self._remove(identity)
-            self._put(identity, _Tail(window, size, version))
-
-    def _remove(self, identity: Hashable) -> None:
+    def _taken(self, identity: Hashable) -> "Tail | None":
         tail = self._tails.pop(identity, None)
         self._characters -= tail.characters if tail is not None else 0
-
-    def _put(self, identity: Hashable, tail: "_Tail") -> None:
-        self._tails[identity] = tail
-        self._characters += tail.characters
-        while self._characters > _MOST_CHARACTERS:
-            self._characters -= self._tails.popitem(last=False)[1].characters
+        return tail
 
 
-class _Tail:
-    """All messages of a conversation over a sequence, and the newest system message if it isn't among them."""
+class Tail:
+    """All messages of a conversation over a sequence, and the newest system message if it isn't among them.
 
-    def __init__(self, window: Window, size: int, version: str):
+    Args:
+        window: the newest `size` messages, as they were read.
+        size: of the window.
+    """
+
+    version: tuple[str, float] | None = None
+    """Of the conversation, where each has one: what its row says of itself."""
+
+    def __init__(self, window: Window, size: int):
         self._size = size
         self._messages = list(window.messages)
         self._after = self._messages[-1].sequence - size
         self._system = window.system
         self._read = time.monotonic()
-        self.version = version
         self.characters = self._weigh()
 
     def is_enough(self, count: int, size: int) -> bool:
+        """Whether it will hold the newest `size` messages once `count` more are appended, and was read lately."""
         is_fresh = time.monotonic() - self._read < _SECONDS
         return is_fresh and self._messages[-1].sequence + count - size >= self._after
 
     def append(self, stored: Sequence[StoredMessage], system: int, size: int) -> Window | None:
+        """The newest `size` messages up to and including the `stored` ones, and the message with sequence `system` (0
+        for none) if it is older; None where they aren't known, and then the tail is of no more use."""
         after = stored[-1].sequence - size
         if after < self._after or self._messages[-1].sequence != stored[0].sequence - 1:
             return None

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from mlserver_chat import NotReachable
+
 from ..threads import Threads, fail, succeed, tell
 from .direct import Execute, Work
 
@@ -67,6 +69,9 @@ class GroupCommit:
 
         try:
             results = self._transaction(everything)
+        except NotReachable as error:
+            # What all have waited for isn't waited for again by each.
+            results = [error] * len(group)
         except BaseException as error:
             if len(group) > 1:
                 for each in group:
