@@ -12,6 +12,7 @@ from .classifier import classifier
 from .memory import memory
 from .pipeline import pipeline
 from .prompts import prompts
+from .words import counted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,15 +46,11 @@ def _print_text(report: Report) -> None:
         colour = "red" if finding.level == "error" else "yellow"
         click.echo(f"{finding.file}: {click.style(finding.level, fg=colour)}: {finding.sentence}")
     checked = [
-        _count(len(report.models), "model"),
-        _count(len(report.prompts), "prompt"),
-        _count(len(report.manifests), "manifest"),
+        counted(len(report.models), "model"),
+        counted(len(report.prompts), "prompt"),
+        counted(len(report.manifests), "manifest"),
     ]
-    click.echo(f"{', '.join(checked)}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    click.echo(f"{', '.join(checked)}: {counted(report.errors, 'error')}, {counted(report.warnings, 'warning')}")
 
 
 for group in (classifier, memory, pipeline, prompts):

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from mlserver_pipeline.manifests.lint import Finding, lint_file
 from mlserver_pipeline.manifests.loading import load_graphs
 from mlserver_pipeline.manifests.wiring import repository_tensors
 
+from .words import counted
+
 Result = TypeVar("Result")
 
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -51,7 +54,10 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
     will surprise. With --models also: are the steps there, and do the tensors that they declare fit together.
     """
     tensors = repository_tensors(models) if models else None
-    findings = [finding for path in _files(paths) for finding in lint_file(path, tensors)]
+    files = _files(paths)
+    if not files:
+        raise click.ClickException(f"no YAML file of Seldon's resources in {', '.join(map(str, paths))}")
+    findings = [finding for path in files for finding in lint_file(path, tensors)]
     if form == "json":
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], ensure_ascii=False))
     else:
@@ -59,7 +65,10 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
             click.echo(_github(finding) if form == "github" else _text(finding))
     errors = sum(finding.level == "error" for finding in findings)
     if form == "text":
-        click.echo(f"{errors} errors, {len(findings) - errors} warnings", err=True)
+        warnings = len(findings) - errors
+        click.echo(
+            f"{counted(len(files), 'file')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}", err=True
+        )
     sys.exit(1 if errors or (strict and findings) else 0)
 
 
@@ -69,7 +78,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
-            found += [each for each in inside if holds_resource(each)]
+            # What may not be read is not passed over in silence.
+            found += [each for each in inside if holds_resource(each) or not os.access(each, os.R_OK)]
         else:
             found.append(path)
     return found
@@ -144,7 +154,9 @@ def _print_traces(traces: Sequence[NodeTrace]) -> None:
 @click.option("--input", "inputs", multiple=True, required=True, metavar="NAME=TEXT", help="A text tensor.")
 @click.option("--pipeline", "name", help="Which pipeline of the file; default: the first.")
 @click.option("--trace", is_flag=True, help="Also print what happened at each step.")
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds for one step.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.001, 86400), default=120.0, show_default=True, help="Seconds for one step."
+)
 def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, trace: bool, timeout: float) -> None:
     """Run a manifest in this process, over the models of a server that need know nothing of pipelines."""
     if not url.startswith(("http://", "https://", "grpc://")):
@@ -152,7 +164,10 @@ def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, tra
     graphs = _graphs(manifest)
     if name is not None and name not in [each.name for each in graphs]:
         raise click.UsageError(f"{manifest} has no pipeline '{name}'")
-    tensors = [text_input(key, [value]) for key, _, value in (each.partition("=") for each in inputs)]
+    texts = [each.partition("=") for each in inputs]
+    if not all(key and sign for key, sign, _ in texts):
+        raise click.UsageError("--input expects NAME=TEXT")
+    tensors = [text_input(key, [value]) for key, _, value in texts]
     click.echo(_or_exit(_run(graphs, name or graphs[0].name, InferenceRequest(inputs=tensors), url, trace, timeout)))
 
 

@@ -31,3 +31,9 @@ async def schema_of(store: MemoryStore) -> tuple[int, int]:
     except ModuleNotFoundError:
         return 1, 1
     return await store.schema() if isinstance(store, SqlStore) else (1, 1)
+
+
+def place_of(store: MemoryStore) -> str:
+    """Where a store from `open_store` keeps its conversations, without user and password."""
+    place: str = getattr(store, "place", "")
+    return place

@@ -82,6 +82,24 @@ def test_an_export_comes_back_by_import(store: str, tmp_path: Path) -> None:
     assert "imported 0 messages" in run("import", copy, file).stdout
 
 
+def test_a_backup_of_all_namespaces_comes_back_to_them(store: str, tmp_path: Path) -> None:
+    assert "other" in run("list", store, "--all-namespaces").stdout
+    backup, copy = run("export", store, "--all-namespaces").stdout, f"sqlite:///{tmp_path}/copy.db"
+    assert "imported 6 messages" in run("import", copy, "-", text="\ufeff" + backup).stdout
+    assert listed(copy) == {"a": 4, "b": 1}
+    assert listed(copy, "--namespace", "other") == {"c": 1}
+    assert sorted(run("export", copy, "--all-namespaces").stdout.splitlines()) == sorted(backup.splitlines())
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_it_is(tmp_path: Path) -> None:
+    store = SqlStore(f"sqlite:///{tmp_path}/odd.db")
+    message = [user("hi")]
+    asyncio.run(store.append(key("a", message), message, 1, created=1e30))
+    asyncio.run(store.aclose())
+    assert "1e+30" in run("list", f"sqlite:///{tmp_path}/odd.db").stdout
+    assert "1e+30" in run("show", f"sqlite:///{tmp_path}/odd.db", "a").stdout
+
+
 def test_an_interrupted_import_is_continued_and_another_conversation_is_left_alone(store: str, tmp_path: Path) -> None:
     copy = f"sqlite:///{tmp_path}/copy.db"
     lines = run("export", store, "a").stdout.splitlines(keepends=True)
@@ -133,7 +151,18 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
     assert "give --older-than or --max-messages" in run("prune", store, fails=True).output
     assert "is not a duration such as" in run("prune", store, "--older-than", "soon", fails=True).output
     assert "line 1 is not JSON" in run("import", store, "-", text="no json\n", fails=True).output
-    assert "not a SQLAlchemy URL" in run("list", tmp_path / "nowhere", fails=True).output
+    assert "there is no folder" in run("list", tmp_path / "nowhere", fails=True).output
+    (tmp_path / "notes.txt").write_bytes(b"\xf9 no settings")
+    assert "a SQLite file is written sqlite:///" in run("list", tmp_path / "notes.txt", fails=True).output
+    assert "not UTF-8" in run("import", store, tmp_path / "notes.txt", fails=True).output
+    assert "expected e.g. postgresql+psycopg" in run("list", "postgres://u:hunter2@h/d", fails=True).output
+    assert "there is no conversation 'x'" in run("show", store, "x", fails=True).output
+    assert "there is no conversation 'x'" in run("export", store, "b", "x", fails=True).output
+    assert "not a duration" in run("prune", store, "--older-than", "5", fails=True).output
+    for verb in (("list",), ("export",), ("prune", "--max-messages", 0)):
+        both = run(*verb[:1], store, *verb[1:], "--namespace", "other", "--all-namespaces", fails=True)
+        assert "not both" in both.output
+    assert listed(store) == {"a": 4, "b": 1}
     assert "NO_SUCH" in run("list", "env:NO_SUCH", fails=True).output
     (port,) = free_ports(1)
     for url in (
@@ -144,7 +173,9 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
         output = run("list", url, fails=True).output
         assert len(output.splitlines()) == 1 and "hunter2" not in output, output
     rude = '{"memory_id": "z", "role": "user", "content": [], "created": "yesterday"}'
-    assert "line 1 has a 'created' that is no number" in run("import", store, "-", text=rude, fails=True).output
+    assert "line 1 has a 'created' that is no time" in run("import", store, "-", text=rude, fails=True).output
+    far = rude.replace('"yesterday"', "1795288798532412500")
+    assert "line 1 has a 'created' that is no time" in run("import", store, "-", text=far, fails=True).output
 
 
 def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: Path) -> None:
@@ -152,12 +183,14 @@ def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: P
     store = f"sqlite:///{file}"
     row = '{"memory_id": "a", "role": "user", "content": [{"type": "text", "value": "hi"}]}'
     assert "from version 0 to 3" in run("migrate", store, "--dry-run").stdout
-    assert "would import 1 messages" in run("import", store, "-", "--dry-run", text=row).stdout
+    assert "would import 1 message\n" in run("import", store, "-", "--dry-run", text=row).stdout
     assert "would delete a: 0 messages" in run("delete", store, "a", "--dry-run").stdout
     assert "would remove 0 messages" in run("prune", store, "--older-than", "1d", "--dry-run").stdout
     assert listed(store) == {}
+    assert f"nothing was stored there yet: sqlite {file}" in run("list", store).stderr
     assert not file.parent.exists()
-    assert "up to date; 0 conversations" in run("migrate", store).stdout
+    made = run("migrate", store).stdout
+    assert "brought the schema from version 0 to 3" in made and "up to date; 0 conversations" in made
     assert "up to date; 0 conversations" in run("migrate", store, "--dry-run").stdout
 
 

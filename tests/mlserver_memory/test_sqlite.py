@@ -1,6 +1,8 @@
 """SQLite's own promises: what waits is committed together, and no answer from a file that is gone."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -160,3 +162,23 @@ async def test_a_store_that_closes_holds_nobody_up_while_another_waits_for_the_f
         assert not closing.done()
     await closing
     await elsewhere.aclose()
+
+
+def test_a_process_that_ends_leaves_the_whole_file(path: Path) -> None:
+    """MLServer ends without unloading its models."""
+    script = f"""
+import asyncio
+from mlserver_memory.conformance.tools import say, user
+from mlserver_memory.sql import SqlStore
+
+store = SqlStore("sqlite:///{path}")
+
+async def main():
+    await store.open()
+    await asyncio.gather(*(say(store, str(n), user("x")) for n in range(5)))
+    await asyncio.gather(*(store.window(str(n), 5) for n in range(5)))
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert sorted(each.name for each in path.parent.iterdir()) == [path.name]

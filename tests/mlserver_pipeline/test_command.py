@@ -51,6 +51,12 @@ def test_lint_exits_1_on_errors_and_with_strict_on_warnings(tmp_path: Path) -> N
         assert (mlserver_llm("lint", tmp_path).exit_code, mlserver_llm("lint", tmp_path, "--strict").exit_code) == codes
 
 
+def test_lint_of_a_place_without_manifests_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("replicas: 1\n", encoding="utf-8")
+    result = mlserver_llm("lint", tmp_path)
+    assert (result.exit_code, "no YAML file of Seldon's resources" in result.output) == (1, True)
+
+
 def test_lint_prints_for_people_for_programs_and_for_github(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(manifest_text("steps: [{name: a, input: [p]}]"), encoding="utf-8")

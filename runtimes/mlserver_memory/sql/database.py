@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -63,7 +64,9 @@ class Database:
         self._is_closed = False
         self._failure = ""
         self._retry_at = 0.0
-        self._name = f"{self._url.get_backend_name()} {self._url.host or ''}/{self._url.database}"
+        host = f"{self._url.host}/" if self._url.host else ""
+        self.place = f"{self._url.get_backend_name()} {host}{self._url.database}"
+        """Kind and place, without user and password."""
         threads = int(options.get("pool_size", 5)) + int(options.get("max_overflow", 10))
         self._threads = Threads(max(threads, 1), "memory-sql")
         self._writers = self._threads
@@ -80,6 +83,8 @@ class Database:
             self._file_lock = lock = sqlite.file_locks[self._file]
             self._writer_key = self._url, repr(options)
             single = options | {"pool_size": 1, "max_overflow": 0}
+            # MLServer ends without unloading its models: sqlite.py says what that would leave.
+            weakref.finalize(self, self._engine.dispose)
             self._writer = sqlite.writers.take(
                 self._writer_key, lambda: sqlite.Writer(make_engine(self._url, single), lock)
             )
@@ -180,7 +185,7 @@ class Database:
                     continue
                 fault = fault_of(error, self.dialect)
                 if fault is Fault.NO_TABLE and attempt == 0 and needs_schema and self._migrated:
-                    logger.error("tables of the memory store %s are gone; making them anew", self._name)
+                    logger.error("tables of the memory store %s are gone; making them anew", self.place)
                     self._migrated, self._lacks_tables = False, True
                     continue
                 if fault in (Fault.STALE, Fault.RACE_LOST) and attempt + 1 < _ATTEMPTS:
@@ -227,7 +232,7 @@ class Database:
 
     def _reopen(self) -> None:
         """What was done in a file that is no longer there is done again in the one that is."""
-        logger.error("the file of the memory store %s was removed or replaced; opening it anew", self._name)
+        logger.error("the file of the memory store %s was removed or replaced; opening it anew", self.place)
         self._migrated = False
         self._engine.dispose()
         if self._writer is not None:
@@ -235,7 +240,7 @@ class Database:
 
     def _reached(self) -> None:
         if self._failure:
-            logger.warning("the memory store %s can be reached again", self._name)
+            logger.warning("the memory store %s can be reached again", self.place)
             self._failure = ""
 
     def _translate(self, error: Failure, fault: Fault) -> ChatError:
@@ -246,19 +251,19 @@ class Database:
             case Fault.BAD_TEXT:
                 return InvalidInput("the memory store can't hold this text")
             case Fault.RACE_LOST | Fault.BUSY:
-                logger.warning("the memory store %s is too busy: %s", self._name, reason)
+                logger.warning("the memory store %s is too busy: %s", self.place, reason)
                 return NotReachable("the memory store is too busy")
             case Fault.NO_RIGHT:
-                logger.error("the memory store %s lacks a right: %s", self._name, reason)
+                logger.error("the memory store %s lacks a right: %s", self.place, reason)
                 return NotReachable(
                     "the memory store's user lacks a right; 'mlserver-llm memory migrate' needs more than it"
                 )
             case Fault.REFUSED | Fault.NO_TABLE:
-                logger.error("the memory store %s refused a statement: %s", self._name, reason)
+                logger.error("the memory store %s refused a statement: %s", self.place, reason)
                 return InternalError()
             case Fault.STALE | Fault.DOWN:
                 if not self._failure:
-                    logger.error("the memory store %s can't be reached: %s", self._name, reason)
+                    logger.error("the memory store %s can't be reached: %s", self.place, reason)
                 self._failure = reason
                 self._retry_at = time.monotonic() + _REST_SECONDS
                 return NotReachable("the memory store can't be reached")

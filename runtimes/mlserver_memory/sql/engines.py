@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from mlserver_chat import SettingsError, data_folder
 
@@ -23,6 +23,16 @@ _CONNECT_TIMEOUT: dict[str, dict[str, Any]] = {
     "pysqlite": {"timeout": 30},
 }
 """Seconds to wait for a connection (for SQLite, for another process's transaction), where the URL says nothing."""
+
+
+_USUAL = {
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "mssql": "mssql+pymssql",
+    "oracle": "oracle+oracledb",
+}
+"""The driver that an extra of this project brings."""
 
 
 def resolved(url: str) -> URL:
@@ -64,7 +74,16 @@ def make_engine(url: URL, options: dict[str, Any]) -> Engine:
             ours["isolation_level"] = "AUTOCOMMIT"
         engine = create_engine(url, **(options | ours))
     except ModuleNotFoundError as error:
-        raise SettingsError(f"'parameters.extra.config.url' needs the driver '{error.name}'; install it") from None
+        usual = _USUAL.get(url.get_backend_name(), url.drivername)
+        raise SettingsError(
+            f"'parameters.extra.config.url' needs the driver '{error.name}'; install it, or write {usual} "
+            "and install mlserver-llm with its extra (docs/memory.md)"
+        ) from None
+    except NoSuchModuleError:
+        raise SettingsError(
+            f"'parameters.extra.config.url' begins with '{url.drivername}', which SQLAlchemy doesn't know; "
+            "expected e.g. postgresql+psycopg, mysql+pymysql or sqlite"
+        ) from None
     except (ArgumentError, TypeError, ValueError):
         raise SettingsError(
             "'parameters.extra.config' has a 'url' or 'connection_options' that SQLAlchemy refuses"

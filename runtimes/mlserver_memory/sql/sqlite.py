@@ -1,5 +1,6 @@
 """What SQLite's connections need, and what a file asks for that a server would see to by itself."""
 
+import atexit
 import os
 import threading
 import time
@@ -96,6 +97,15 @@ class Writer(Direct):
             self._give_back()
             self._engine.dispose()
 
+    def close_at_exit(self) -> None:
+        """Close the connection, whoever uses it, unless that would take long."""
+        if self._lock.acquire(timeout=1):
+            try:
+                self._give_back()
+                self._engine.dispose()
+            finally:
+                self._lock.release()
+
     def _give_back(self) -> None:
         if self._pooled is not None:
             self._pooled.close()
@@ -126,8 +136,15 @@ class Writers:
         if not is_used:
             writer.close()
 
+    def close_at_exit(self) -> None:
+        """MLServer ends without unloading its models. What closes a file last puts its write-ahead log into it, so that
+        a copy of the file alone is a whole one."""
+        for users in list(self._users.values()):
+            users[0].close_at_exit()
+
 
 writers = Writers()
+atexit.register(writers.close_at_exit)
 
 
 def is_in_place(info: Info, path: str) -> bool:

@@ -52,6 +52,11 @@ class SqlStore:
         self._database = Database(url, dict(options or {}), partial(migrate, self._tables))
         self._namespace = ""
 
+    @property
+    def place(self) -> str:
+        """Kind and place of the database, without user and password."""
+        return self._database.place
+
     def scope(self, namespace: str) -> "SqlStore":
         """The same database seen from another namespace."""
         scoped = object.__new__(SqlStore)

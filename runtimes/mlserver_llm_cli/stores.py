@@ -1,0 +1,94 @@
+"""Which store a command means, and what goes wrong on the way to it, in one sentence."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from mlserver import ModelSettings
+from mlserver.settings import ModelParameters
+
+from mlserver_chat import ChatError, MemoryStore, SettingsError, load_settings
+from mlserver_memory import ConversationalMemory, InMemoryStore, MemorySettings, open_store
+from mlserver_memory.filesys import FileSysStore
+from mlserver_memory.opening import place_of, schema_of
+
+SETTINGS = "model-settings.json"
+
+
+def find_store(store: str) -> tuple[MemoryStore, str]:
+    """The store that an argument names, not yet reached, and the namespace of its settings.
+
+    Raises:
+        SettingsError: it names none.
+    """
+    folder = Path(store)
+    if store and folder.is_dir() and not (folder / SETTINGS).exists():
+        return FileSysStore(folder.resolve()), ""
+    settings = _settings(store)
+    return open_store(settings), settings.config.namespace
+
+
+def _settings(store: str) -> MemorySettings:
+    """The settings of a model, or those that a URL amounts to."""
+    path = Path(store) / SETTINGS if Path(store).is_dir() else Path(store)
+    if path.is_file():
+        try:
+            return load_settings(MemorySettings, ModelSettings.parse_file(str(path)))
+        except ValueError:
+            raise SettingsError(f"'{path}' is no {SETTINGS}; a SQLite file is written sqlite:///{store}") from None
+    if ":" not in store:
+        raise SettingsError(
+            f"there is no folder '{store}'; expected that of a memory model or of a file store, or a SQLAlchemy URL"
+        )
+    parameters = ModelParameters(extra={"database": "sql", "config": {"url": store}})
+    return load_settings(
+        MemorySettings, ModelSettings(name="store", implementation=ConversationalMemory, parameters=parameters)
+    )
+
+
+@asynccontextmanager
+async def _opened(store: str, namespace: str | None, changes: bool) -> AsyncGenerator[MemoryStore]:
+    """The store. One that nobody has made yet is made for what `changes` it; to all else it is an empty one."""
+    opened, configured = find_store(store)
+    try:
+        if changes:
+            await opened.open()
+        version, newest = await schema_of(opened)
+        if 0 < version < newest:
+            raise click.ClickException("the schema is older than this release: run 'mlserver-llm memory migrate' first")
+        if not version:
+            click.echo(f"nothing was stored there yet: {place_of(opened)}", err=True)
+        found = opened if version else InMemoryStore()
+        yield found.scope(configured if namespace is None else namespace)
+    finally:
+        await opened.aclose()
+
+
+def run(
+    store: str, namespace: str | None, work: Callable[[MemoryStore], Coroutine[Any, Any, None]], changes: bool = False
+) -> None:
+    """Do `work` on the store that an argument names, in a namespace."""
+
+    async def opened_run() -> None:
+        async with _opened(store, namespace, changes) as opened:
+            await work(opened)
+
+    until_done(opened_run())
+
+
+def until_done(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; what users can do something about becomes one sentence."""
+    try:
+        asyncio.run(work)
+    except ChatError as error:
+        raise click.ClickException(str(error)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"'{error.filename}': " if error.filename else ""
+        raise click.ClickException(f"{where}{error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.ClickException("the file is not UTF-8 text") from None
