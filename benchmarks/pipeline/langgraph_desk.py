@@ -3,7 +3,8 @@ the SQLite saver. The model answers at once.
 
 Reads commands from standard input, a JSON object a line (`callers`, `turns`, `round`, `durability`), and answers each
 with the seconds it took and those of every turn. One caller uses `SqliteSaver` and `invoke`; more use
-`AsyncSqliteSaver` and `ainvoke`. Run by `run.py` in an environment of its own.
+`AsyncSqliteSaver` and `ainvoke`. With `--tuned` it runs on uvloop and collects garbage less often. Run by `run.py` in
+an environment of its own.
 """
 
 import asyncio
@@ -154,6 +155,9 @@ async def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # As the other desk: uvloop, and garbage collected as in a process that serves (docs/runtimes.md).
-    gc.set_threshold(10_000, 10, 10)
-    uvloop.run(main(Path(sys.argv[1])))
+    if "--tuned" in sys.argv:
+        # As the other desk: uvloop, and garbage collected as in a process that serves (docs/runtimes.md).
+        gc.set_threshold(10_000, 10, 10)
+        uvloop.run(main(Path(sys.argv[1])))
+    else:
+        asyncio.run(main(Path(sys.argv[1])))

@@ -28,8 +28,10 @@ from environments import python_of, versions  # noqa: E402
 from support import start_mlserver  # noqa: E402
 
 OURS, HTTP = "mlserver-llm", "mlserver-llm over HTTP"
-PEERS = {"LangGraph": "async", "LangGraph, durability sync": "sync"}
-"""The same graph with its SQLite saver, as it comes, and so that every step is stored before the next one runs."""
+TUNED = "LangGraph, tuned as we are"
+PEERS = {"LangGraph": "async", "LangGraph, durability sync": "sync", TUNED: "async"}
+"""The same graph with its SQLite saver: as it comes; so that every step is stored before the next one runs; and on
+uvloop, collecting garbage less often, as a model of this suite has it."""
 CALLERS = {1: 100, 64: 10}
 """How many talk at once, and how many turns each has in a round."""
 ROUNDS = 7
@@ -39,9 +41,9 @@ MANY = 64
 class Worker:
     """A desk in a process of its own."""
 
-    def __init__(self, python: str, script: str, folder: Path):
+    def __init__(self, python: str, script: str, folder: Path, *options: str):
         folder.mkdir()
-        command = [python, "-W", "ignore", HERE / script, folder]
+        command = [python, "-W", "ignore", HERE / script, folder, *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **asked: Any) -> dict[str, Any]:
@@ -86,8 +88,9 @@ def measure(folder: Path, rounds: int, divisor: int) -> Iterator[dict[str, Any]]
     with ExitStack() as stack:
         ours = Worker(sys.executable, "desk.py", folder / "ours")
         peer = Worker(python_of("langgraph"), "langgraph_desk.py", folder / "peer")
-        stack.callback(ours.close)
-        stack.callback(peer.close)
+        tuned = Worker(python_of("langgraph"), "langgraph_desk.py", folder / "tuned", "--tuned")
+        for worker in (ours, peer, tuned):
+            stack.callback(worker.close)
         models = repository(folder)
         (models / "settings.json").write_text('{"parallel_workers": 0, "debug": false}', encoding="utf-8")
         server = start_mlserver(models, folder)
@@ -96,7 +99,8 @@ def measure(folder: Path, rounds: int, divisor: int) -> Iterator[dict[str, Any]]
             for callers, turns in CALLERS.items():
                 asked = {"callers": callers, "turns": max(turns // divisor, 2), "round": number}
                 answers = {OURS: ours.ask(**asked)}
-                answers |= {name: peer.ask(**asked, durability=durability) for name, durability in PEERS.items()}
+                for name, durability in PEERS.items():
+                    answers[name] = (tuned if name == TUNED else peer).ask(**asked, durability=durability)
                 answers[HTTP] = asyncio.run(over_http(server.url, callers, asked["turns"], number))
                 for name, answer in answers.items():
                     if number >= 0:
