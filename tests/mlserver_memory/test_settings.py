@@ -103,7 +103,7 @@ def test_a_fault_is_named(extra: dict[str, Any], sentence: str) -> None:
         ({"url": "sqlite://"}, "SQLite database in memory"),
         ({"url": "sqlite:///:memory:"}, "SQLite database in memory"),
         ({"url": "no url:hunter2"}, "not a SQLAlchemy URL"),
-        ({"url": "nosuch://u:hunter2@h/d"}, "SQLAlchemy refuses"),
+        ({"url": "nosuch://u:hunter2@h/d"}, "which SQLAlchemy doesn.t know"),
         ({"url": "oracle+oracledb://u:hunter2@h/d"}, "needs the driver"),
         ({"url": "sqlite:///x.db", "connection_options": {"pool_sise": 2}}, "SQLAlchemy refuses"),
     ],
