@@ -98,6 +98,14 @@ async def test_connections_killed_while_idle_are_replaced_unnoticed(kind: str, t
     await store.aclose()
 
 
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_many_conversations_may_begin_at_once(kind: str, tmp_path: Path) -> None:
+    store = SqlStore(sql_url(kind, f"begin_{kind}", tmp_path))
+    await asyncio.gather(*(say(store, fresh_id(), user("x")) for _ in range(60)))
+    assert (await store.stats()).conversations == 60
+    await store.aclose()
+
+
 async def test_a_database_that_is_down_at_first_is_used_once_it_is_there(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     stores: list[MemoryStore] = [

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import threading
 import time
 import weakref
@@ -34,7 +35,7 @@ Mode = Callable[[], AbstractContextManager[Connection]]
 Run = Callable[[Work[Any]], tuple[Any, Info]]
 """`Direct.read` or `Direct.write`."""
 
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 """Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
 _REST_SECONDS = 1.0
 """How long a database that could not be reached is left alone."""
@@ -189,7 +190,8 @@ class Database:
                     self._migrated, self._lacks_tables = False, True
                     continue
                 if fault in (Fault.STALE, Fault.RACE_LOST) and attempt + 1 < _ATTEMPTS:
-                    time.sleep(0.01 * attempt)
+                    # At random, so that those who met don't meet again: MySQL locks gaps, and new conversations meet.
+                    time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311
                     continue
                 raise self._translate(error, fault) from None
             if sqlite.is_in_place(info, self._file):
