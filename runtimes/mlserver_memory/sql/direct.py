@@ -24,6 +24,9 @@ Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Info = Mapping[Any, Any]
 """What the pool keeps about a connection."""
 
+Texts = dict[Statement, "_Text"]
+"""What statements are for one driver."""
+
 BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 """Begins a transaction that is ready to write, on databases where a statement otherwise commits by itself here: that
 saves the round trips of a transaction."""
@@ -82,7 +85,7 @@ class Direct:
         self._engine = engine
         self._commits_by_itself = commits_by_itself
         self._tails = tails
-        self._texts: dict[Statement, _Text] = {}
+        self._texts: Texts = {}
 
     @property
     def is_possible(self) -> bool:
@@ -133,7 +136,7 @@ class Direct:
 class OnDriver:
     """Executes on one cursor of the driver."""
 
-    def __init__(self, cursor: Any, dialect: Dialect, texts: "dict[Statement, _Text]", tails: Tails | None):
+    def __init__(self, cursor: Any, dialect: Dialect, texts: Texts, tails: Tails | None):
         self.dialect = dialect
         self.tails = tails
         self._cursor = cursor

@@ -12,6 +12,7 @@ from mlserver_chat import Message, StoredMessage, Window
 from mlserver_chat.identity import hashed
 from mlserver_chat.stores import SYSTEM_ROLES
 
+from .batches import KnownAppend, OnWriter
 from .direct import Execute
 from .postgres import appended
 from .statements import Statements
@@ -77,16 +78,14 @@ class Append:
         provenance = json.dumps(dict(self.provenance)) if self.provenance else None
         if execute.dialect.name == "postgresql":
             return self._at_once(execute, now, records, provenance)
-        last, system, rows = self._reserve(execute, now)
-        key = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
-        execute(self.statements.add_append, key)
-        first, after = last - len(records) + 1, last - self.size
-        message = {"conversation": self.identity, "created": now, "provenance": provenance}
-        new = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
-        execute(self.statements.add_messages, new if len(new) > 1 else new[0])
-        stored = self._stored(records, first, now)
         tails = execute.tails
         tail = tails.take(self._tail) if tails is not None else None
+        if isinstance(execute, OnWriter) and tail is not None and len(records) == 1:
+            last, system, rows = *self._add_later(execute, tail, now, records[0], provenance), ()
+        else:
+            last, system, rows = self._add(execute, now, records, provenance)
+        first, after = last - len(records) + 1, last - self.size
+        stored = self._stored(records, first, now)
         known = tail.append(stored, system, self.size) if tail is not None else None
         if tails is not None and tail is not None and known is not None:
             tails.put(self._tail, tail)
@@ -98,8 +97,31 @@ class Append:
             older = window_until(execute, self.statements, self.identity, (first - 1, system), after)
         window = Window([*older.messages, *stored][-self.size :], older.system)
         if tails is not None:
-            tails.put(self._tail, Tail(window, self.size))
+            tails.put(self._tail, Tail(window, self.size, system))
         return window
+
+    def _add(
+        self, execute: Execute, now: float, records: Sequence[str], provenance: str | None
+    ) -> tuple[int, int, Sequence[Any]]:
+        """Gives what `_reserve` gives."""
+        last, system, rows = self._reserve(execute, now)
+        key = {"conversation": self.identity, "digest": self.digest, "last": last, "system": system, "created": now}
+        execute(self.statements.add_append, key)
+        message = {"conversation": self.identity, "created": now, "provenance": provenance}
+        first = last - len(records) + 1
+        new = [message | {"sequence": sequence, "record": record} for sequence, record in enumerate(records, first)]
+        execute(self.statements.add_messages, new if len(new) > 1 else new[0])
+        return last, system, rows
+
+    def _add_later(
+        self, execute: OnWriter, tail: Tail, now: float, record: str, provenance: str | None
+    ) -> tuple[int, int]:
+        """Sequences of the message and of the newest system message."""
+        last = tail.last + 1
+        system = last if self._system_offset else tail.system
+        append = KnownAppend(self.identity, self.digest, last, system, record, now, provenance)
+        execute.later(self.statements.append_known, append)
+        return last, system
 
     def _at_once(self, execute: Execute, now: float, records: list[str], provenance: str | None) -> Window:
         tails = execute.tails
@@ -127,7 +149,7 @@ class Append:
         window = None if tail is None or rows else tail.append(stored, system, self.size)
         if tail is None or window is None:
             window = _window(rows, last - self.size)
-            tail = Tail(window, self.size)
+            tail = Tail(window, self.size, system)
         tail.version = row, now
         if tails is not None:
             tails.put(self._tail, tail)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, PoolProxiedConnection, event
 
+from .batches import KnownAppends, OnWriter, OtherData, data_version
 from .direct import BEGIN, Direct, Info, Work
 from .tails import Tails
 
@@ -66,8 +67,9 @@ class Writer(Direct):
         super().__init__(engine, commits_by_itself=True)
         self._lock = lock
         self._pooled: PoolProxiedConnection | None = None
-        self._version: int | None = None
+        self._version = 0
         """Of the data that the tails belong to; changes with what another connection commits."""
+        self._made: set[KnownAppends] = set()
 
     def write(self, work: Work[T]) -> tuple[T, Info]:
         """Run `work` in a transaction, behind the other writers of this process. Errors are the driver's."""
@@ -82,13 +84,22 @@ class Writer(Direct):
                 raise
 
     def _transaction(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
+        try:
+            return self._attempt(pooled, work)
+        except OtherData:
+            pooled.rollback()
+            self._tails = None
+        return self._attempt(pooled, work)
+
+    def _attempt(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
         cursor = pooled.cursor()
-        cursor.execute(BEGIN["sqlite"])
-        (version,) = cursor.execute("PRAGMA data_version").fetchone()
-        if self._tails is None or version != self._version:
-            self._tails, self._version = Tails(), version
-        result = work(self._on(pooled))
-        pooled.commit()
+        has_begun = self._tails is None
+        if self._tails is None:
+            cursor.execute(BEGIN["sqlite"])
+            self._tails, self._version = Tails(), data_version(cursor)
+        on = OnWriter(cursor, self._engine.dialect, self._texts, self._tails, self._made, self._version, has_begun)
+        result = work(on)
+        on.commit()
         return result
 
     def close(self) -> None:
@@ -110,6 +121,8 @@ class Writer(Direct):
         if self._pooled is not None:
             self._pooled.close()
         self._pooled = self._tails = None
+        # Views that a transaction had made which failed are gone with it.
+        self._made = set()
 
 
 class Writers:

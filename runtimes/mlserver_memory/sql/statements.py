@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from .batches import known_appends
 from .postgres import append_at_once
 from .schema import Tables
 
@@ -42,6 +43,7 @@ class Statements:
         self.add_conversation = insert(tables.conversations)
         self.add_messages = insert(tables.messages)
         self.add_append = insert(tables.appends)
+        self.append_known = known_appends(tables)
         self.append_at_once = append_at_once(tables)
         self.replayed = select(appends.last, appends.system).where(
             and_(appends.conversation == bindparam("p_id"), appends.digest == bindparam("p_digest"))

@@ -59,30 +59,38 @@ class Tail:
     Args:
         window: the newest `size` messages, as they were read.
         size: of the window.
+        system: sequence of the newest system message, 0 for none.
     """
 
     version: tuple[str, float] | None = None
     """Of the conversation, where each has one: what its row says of itself."""
 
-    def __init__(self, window: Window, size: int):
+    def __init__(self, window: Window, size: int, system: int):
+        self.system = system
         self._size = size
         self._messages = list(window.messages)
-        self._after = self._messages[-1].sequence - size
+        self._after = self.last - size
         self._system = window.system
         self._read = time.monotonic()
         self.characters = self._weigh()
 
+    @property
+    def last(self) -> int:
+        """Sequence of the newest message."""
+        return self._messages[-1].sequence
+
     def is_enough(self, count: int, size: int) -> bool:
         """Whether it will hold the newest `size` messages once `count` more are appended, and was read lately."""
         is_fresh = time.monotonic() - self._read < _SECONDS
-        return is_fresh and self._messages[-1].sequence + count - size >= self._after
+        return is_fresh and self.last + count - size >= self._after
 
     def append(self, stored: Sequence[StoredMessage], system: int, size: int) -> Window | None:
         """The newest `size` messages up to and including the `stored` ones, and the message with sequence `system` (0
         for none) if it is older; None where they aren't known, and then the tail is of no more use."""
         after = stored[-1].sequence - size
-        if after < self._after or self._messages[-1].sequence != stored[0].sequence - 1:
+        if after < self._after or self.last != stored[0].sequence - 1:
             return None
+        self.system = system
         self._size = max(self._size, size)
         self._messages += stored
         self.characters += _weight(stored)
@@ -93,7 +101,7 @@ class Tail:
 
     def _cut(self, system: int) -> None:
         """Not with every append: that would copy the list each time."""
-        after = self._messages[-1].sequence - self._size
+        after = self.last - self._size
         self._system = self._find(system) if 0 < system <= after else None
         self._messages = self._messages[bisect_right(self._messages, after, key=_sequence) :]
         self._after = after
