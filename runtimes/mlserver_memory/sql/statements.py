@@ -33,7 +33,7 @@ class Statements:
         """Tells stores of one database apart."""
         conversations, messages, appends = tables.conversations.c, tables.messages.c, tables.appends.c
         this = conversations.id == bindparam("p_id")
-        columns = (messages.sequence, messages.record, messages.created, messages.provenance)
+        columns = _message_columns(tables)
         row = messages.conversation == bindparam("p_id")
 
         self.reserve = update(tables.conversations).where(this).ordered_values(*_reserving(conversations))
@@ -58,9 +58,9 @@ class Statements:
         self.range_and_system = self.range.order_by(None).union_all(
             select(*columns).where(row, messages.sequence == bindparam("p_system"))
         )
-        self.window = _newest(tables, *columns)
+        self.window = _newest(tables, has_ends=False)
         """The newest `p_size` messages and an older system message, in one round trip."""
-        self.window_and_ends = _newest(tables, *columns, conversations.last, conversations.system)
+        self.window_and_ends = _newest(tables, has_ends=True)
         """And with each what `ends` gives."""
         self.page = (
             select(*columns)
@@ -102,13 +102,29 @@ def _reserving(conversations: Any) -> list[tuple[Column[Any], Any]]:
     ]
 
 
-def _newest(tables: Tables, *columns: Column[Any]) -> CompoundSelect[*tuple[Any, ...]]:
-    """`columns` of the newest `p_size` messages of a conversation and of its system message if that is older."""
+def _message_columns(tables: Tables) -> tuple[Column[Any], ...]:
+    """What is read of a message."""
+    messages = tables.messages.c
+    return messages.sequence, messages.record, messages.created, messages.provenance
+
+
+def _newest(tables: Tables, has_ends: bool) -> CompoundSelect[*tuple[Any, ...]]:
+    """The newest `p_size` messages of a conversation and its system message if that is older, with each what `ends`
+    gives where asked to.
+
+    Neither where a window begins nor its system message is looked for by a join's condition: where one conversation has
+    most messages of a store, PostgreSQL would read all of them for it.
+    """
     conversations, messages = tables.conversations.c, tables.messages.c
-    mine = messages.conversation == conversations.id
-    after = conversations.last - bindparam("p_size", type_=BigInteger)
-    newest = and_(mine, messages.sequence > after)
-    pinned = and_(mine, messages.sequence == conversations.system, messages.sequence <= after)
-    joined = (tables.conversations.join(tables.messages, which) for which in (newest, pinned))
-    this = conversations.id == bindparam("p_id")
-    return union_all(*(select(*columns).select_from(each).where(this) for each in joined))
+    size: BindParameter[int] = bindparam("p_size", type_=BigInteger)
+    columns, ends = _message_columns(tables), (conversations.last, conversations.system) if has_ends else ()
+    this, mine = conversations.id == bindparam("p_id"), messages.conversation == bindparam("p_id")
+    newest = select(*columns).where(mine).order_by(messages.sequence.desc()).limit(size).subquery()
+    after = newest.c.sequence > conversations.last - size
+    row = tables.conversations.alias()
+    older = select(row.c.system).where(row.c.id == bindparam("p_id"), row.c.system <= row.c.last - size)
+    with_row = tables.messages.join(tables.conversations, messages.conversation == conversations.id)
+    return union_all(
+        select(newest, *ends).select_from(tables.conversations.join(newest, after)).where(this),
+        select(*columns, *ends).select_from(with_row).where(this, mine, messages.sequence == older.scalar_subquery()),
+    )

@@ -105,17 +105,29 @@ SELECT [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversation
 FROM [my schema].[m"[]]_conversations]
 WHERE [my schema].[m"[]]_conversations].id = :p_id;
 
-SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
-FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] > [my schema].[m"[]]_conversations].[last] - :p_size
+SELECT anon_1.[sequence], anon_1.[record], anon_1.created, anon_1.provenance
+FROM [my schema].[m"[]]_conversations] JOIN (SELECT anon_2.[sequence] AS [sequence], anon_2.[record] AS [record], anon_2.created AS created, anon_2.provenance AS provenance
+FROM (SELECT [my schema].[m"[]]_messages].[sequence] AS [sequence], [my schema].[m"[]]_messages].[record] AS [record], [my schema].[m"[]]_messages].created AS created, [my schema].[m"[]]_messages].provenance AS provenance, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_messages].[sequence] DESC) AS mssql_rn
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id) AS anon_2
+WHERE mssql_rn <= :p_size) AS anon_1 ON anon_1.[sequence] > [my schema].[m"[]]_conversations].[last] - :p_size
 WHERE [my schema].[m"[]]_conversations].id = :p_id UNION ALL SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance
-FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] = [my schema].[m"[]]_conversations].[system] AND [my schema].[m"[]]_messages].[sequence] <= [my schema].[m"[]]_conversations].[last] - :p_size
-WHERE [my schema].[m"[]]_conversations].id = :p_id;
+FROM [my schema].[m"[]]_messages] JOIN [my schema].[m"[]]_conversations] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id
+WHERE [my schema].[m"[]]_conversations].id = :p_id AND [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] = (SELECT [m"[]]_conversations_1].[system]
+FROM [my schema].[m"[]]_conversations] AS [m"[]]_conversations_1]
+WHERE [m"[]]_conversations_1].id = :p_id AND [m"[]]_conversations_1].[system] <= [m"[]]_conversations_1].[last] - :p_size);
 
-SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance, [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
-FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] > [my schema].[m"[]]_conversations].[last] - :p_size
+SELECT anon_1.[sequence], anon_1.[record], anon_1.created, anon_1.provenance, [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
+FROM [my schema].[m"[]]_conversations] JOIN (SELECT anon_2.[sequence] AS [sequence], anon_2.[record] AS [record], anon_2.created AS created, anon_2.provenance AS provenance
+FROM (SELECT [my schema].[m"[]]_messages].[sequence] AS [sequence], [my schema].[m"[]]_messages].[record] AS [record], [my schema].[m"[]]_messages].created AS created, [my schema].[m"[]]_messages].provenance AS provenance, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_messages].[sequence] DESC) AS mssql_rn
+FROM [my schema].[m"[]]_messages]
+WHERE [my schema].[m"[]]_messages].conversation = :p_id) AS anon_2
+WHERE mssql_rn <= :p_size) AS anon_1 ON anon_1.[sequence] > [my schema].[m"[]]_conversations].[last] - :p_size
 WHERE [my schema].[m"[]]_conversations].id = :p_id UNION ALL SELECT [my schema].[m"[]]_messages].[sequence], [my schema].[m"[]]_messages].[record], [my schema].[m"[]]_messages].created, [my schema].[m"[]]_messages].provenance, [my schema].[m"[]]_conversations].[last], [my schema].[m"[]]_conversations].[system]
-FROM [my schema].[m"[]]_conversations] JOIN [my schema].[m"[]]_messages] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id AND [my schema].[m"[]]_messages].[sequence] = [my schema].[m"[]]_conversations].[system] AND [my schema].[m"[]]_messages].[sequence] <= [my schema].[m"[]]_conversations].[last] - :p_size
-WHERE [my schema].[m"[]]_conversations].id = :p_id;
+FROM [my schema].[m"[]]_messages] JOIN [my schema].[m"[]]_conversations] ON [my schema].[m"[]]_messages].conversation = [my schema].[m"[]]_conversations].id
+WHERE [my schema].[m"[]]_conversations].id = :p_id AND [my schema].[m"[]]_messages].conversation = :p_id AND [my schema].[m"[]]_messages].[sequence] = (SELECT [m"[]]_conversations_1].[system]
+FROM [my schema].[m"[]]_conversations] AS [m"[]]_conversations_1]
+WHERE [m"[]]_conversations_1].id = :p_id AND [m"[]]_conversations_1].[system] <= [m"[]]_conversations_1].[last] - :p_size);
 
 SELECT anon_1.[sequence], anon_1.[record], anon_1.created, anon_1.provenance
 FROM (SELECT [my schema].[m"[]]_messages].[sequence] AS [sequence], [my schema].[m"[]]_messages].[record] AS [record], [my schema].[m"[]]_messages].created AS created, [my schema].[m"[]]_messages].provenance AS provenance, ROW_NUMBER() OVER (ORDER BY [my schema].[m"[]]_messages].[sequence]) AS mssql_rn
