@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from databases import statements_of
-from mlserver_chat import AppendKey, Message, StoredMessage, Window
+from mlserver_chat import AppendKey, InternalError, Message, StoredMessage, Window
 from mlserver_memory.conformance.tools import say, system, texts, user
 from mlserver_memory.sql import SqlStore, sqlite
 from mlserver_memory.sql.batches import OnWriter
@@ -195,3 +196,61 @@ async def test_a_view_that_went_with_its_transaction_is_made_again(
     statements = statements_of(store)
     await say(store, "a", user("5"))
     assert len(own(statements)) == 1
+
+
+TRIGGERS = {
+    "its own way with conflicts": "INSERT OR IGNORE INTO seen VALUES (new.conversation)",
+    "a refusal that keeps what is done": "SELECT raise(FAIL, 'no') WHERE instr(new.record, 'refused')",
+}
+
+
+@pytest.mark.parametrize("does", TRIGGERS.values(), ids=TRIGGERS)
+async def test_somebody_s_triggers_work_as_they_were_written(store: SqlStore, path: Path, does: str) -> None:
+    await say(store, "a", user("1"))
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        connection.execute(text("CREATE TABLE seen (id PRIMARY KEY)"))
+        connection.execute(text(f"CREATE TRIGGER t BEFORE INSERT ON memory_messages BEGIN {does}; END"))
+    await say(store, "a", user("2"))
+    statements = statements_of(store)
+    await at_once(path, *((store, "a", user(number)) for number in "345"))
+    assert not [statement for statement in own(statements) if "temp." in statement]
+    if "FAIL" in does:
+        with pytest.raises(InternalError):
+            await say(store, "a", user("refused"))
+    stored = await store.read("a")
+    assert [(each.sequence, each.message.text) for each in stored] == [(n, str(n)) for n in range(1, 6)]
+    assert (await say(store, "a", user("6"))).messages[-1].sequence == 6
+
+
+async def test_two_names_of_the_same_tables_are_one_store(path: Path) -> None:
+    stores = [SqlStore(f"sqlite:///{path}", prefix=prefix) for prefix in ("memory_", "Memory_")]
+    for each in stores:
+        await each.open()
+    for number in range(1, 9):
+        window = await say(stores[number % 2], "a", user(str(number)))
+        assert texts(window, 50) == [str(each) for each in range(1, number + 1)]
+    await at_once(path, *((stores[number % 2], "a", user(str(number))) for number in range(30)))
+    assert len(await stores[0].read("a")) == 38
+    for each in stores:
+        await each.aclose()
+
+
+async def test_what_is_done_again_waits_no_longer_and_the_next_as_long(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_SHORT", -1)
+    assert store._database._writer is not None
+    for number in "12":
+        key = AppendKey("a", number, "model", "content")
+        window = await store.append(key, [user(number)], 50)
+    statements = statements_of(store)
+    # A replay: nothing is as known.
+    assert await store.append(key, [user("2")], 50) == window
+    assert [each for each in statements if "busy_timeout =" in each][-1] == "PRAGMA busy_timeout = 30000"
+    await say(store, "a", user("3"))
+    pooled = store._database._writer._pooled
+    assert pooled is not None
+    cursor = pooled.cursor()
+    assert cursor.execute("PRAGMA busy_timeout").fetchone() == (30000,)
+    # In memory: texts would be in a temporary file.
+    assert cursor.execute("PRAGMA temp_store").fetchone() == (2,)

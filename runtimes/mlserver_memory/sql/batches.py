@@ -48,8 +48,8 @@ class KnownAppends(NamedTuple):
     """The statement for as many appends as `_SIZES` says; rows of NULL are none."""
 
 
-class OtherData(Exception):
-    """Another connection has committed since the tails were read; nothing was written."""
+class NotAsKnown(Exception):
+    """Something is not as the tails say, or a key is known; nothing was written, and the tails are of no more use."""
 
 
 def known_appends(tables: Tables) -> KnownAppends:
@@ -91,7 +91,8 @@ class OnWriter(OnDriver):
     Args:
         made: which views the connection has.
         version: of the data that the tails belong to.
-        has_begun: whether the transaction has.
+        is_fresh: whether the transaction has begun and the tails were empty then, so that they can't be wrong.
+        batches: whether appends may be `later`.
     """
 
     def __init__(
@@ -102,14 +103,16 @@ class OnWriter(OnDriver):
         tails: Tails,
         made: set[KnownAppends],
         version: int,
-        has_begun: bool,
+        is_fresh: bool,
+        batches: bool,
     ):
         super().__init__(cursor, dialect, texts, tails)
+        self.batches = batches
         self._made = made
         self._version = version
+        self._is_fresh = self._has_begun = is_fresh
         self._kind: KnownAppends | None = None
         self._waiting: list[KnownAppend] = []
-        self._has_begun = has_begun
 
     def __call__(self, statement: Statement, values: Values) -> Sequence[Any]:
         """Execute, after what waits."""
@@ -127,7 +130,7 @@ class OnWriter(OnDriver):
         """Append what waits, and end the transaction if one has begun.
 
         Raises:
-            OtherData: which any statement may raise.
+            NotAsKnown: which any statement may raise.
         """
         self._flush()
         if self._has_begun:
@@ -137,7 +140,8 @@ class OnWriter(OnDriver):
         if not self._has_begun:
             self._cursor.execute(BEGIN["sqlite"])
             self._has_begun = True
-            self._check_version()
+            if data_version(self._cursor) != self._version:
+                raise NotAsKnown
         self._flush()
 
     def _flush(self) -> None:
@@ -156,12 +160,9 @@ class OnWriter(OnDriver):
         try:
             self._cursor.execute(self._kind.texts[index], values)
         except self.dialect.loaded_dbapi.IntegrityError:
-            self._check_version()
-            raise
-
-    def _check_version(self) -> None:
-        if data_version(self._cursor) != self._version:
-            raise OtherData
+            if self._is_fresh:
+                raise
+            raise NotAsKnown from None
 
 
 def data_version(cursor: Any) -> int:

@@ -80,7 +80,7 @@ class Append:
             return self._at_once(execute, now, records, provenance)
         tails = execute.tails
         tail = tails.take(self._tail) if tails is not None else None
-        if isinstance(execute, OnWriter) and tail is not None and len(records) == 1:
+        if isinstance(execute, OnWriter) and execute.batches and tail is not None and len(records) == 1:
             last, system, rows = *self._add_later(execute, tail, now, records[0], provenance), ()
         else:
             last, system, rows = self._add(execute, now, records, provenance)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, PoolProxiedConnection, event
 
-from .batches import KnownAppends, OnWriter, OtherData, data_version
+from .batches import KnownAppends, NotAsKnown, OnWriter, data_version
 from .direct import BEGIN, Direct, Info, Work
 from .tails import Tails
 
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 FileIdentity = tuple[int, int]
 """Device and number of a file."""
+
+_SHORT = 0.01
+"""Seconds that nobody calls waiting."""
 
 _FILE = "mlserver_memory.file"
 """Where a pooled connection keeps which file it has open."""
@@ -35,6 +38,8 @@ def prepare(engine: Engine, path: str) -> None:
         connection.isolation_level = None
         _turn_to_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
+        # No texts in temporary files.
+        connection.execute("PRAGMA temp_store=MEMORY")
         # None there at all is a file that was removed, too.
         record.info[_FILE] = identity(path) or (0, 0)
 
@@ -70,6 +75,8 @@ class Writer(Direct):
         self._version = 0
         """Of the data that the tails belong to; changes with what another connection commits."""
         self._made: set[KnownAppends] = set()
+        self._has_triggers = False
+        """Whether somebody's triggers are in the file: they would have the outer statement's ways with conflicts."""
 
     def write(self, work: Work[T]) -> tuple[T, Info]:
         """Run `work` in a transaction, behind the other writers of this process. Errors are the driver's."""
@@ -79,25 +86,33 @@ class Writer(Direct):
                 return self._transaction(pooled, work), pooled.info
             except BaseException as error:
                 self._failed(pooled, error)
-                # The tails hold what the transaction that failed had appended.
                 self._give_back()
                 raise
 
     def _transaction(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
-        try:
-            return self._attempt(pooled, work)
-        except OtherData:
-            pooled.rollback()
-            self._tails = None
-        return self._attempt(pooled, work)
+        cursor, began = pooled.cursor(), time.monotonic()
+        if self._tails is not None:
+            try:
+                return self._done(cursor, work, self._tails, is_fresh=False)
+            except NotAsKnown:
+                pooled.rollback()
+                self._forget()
+        _begin(cursor, time.monotonic() - began)
+        self._tails, self._version = Tails(), data_version(cursor)
+        self._has_triggers = bool(cursor.execute("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone())
+        return self._done(cursor, work, self._tails, is_fresh=True)
 
-    def _attempt(self, pooled: PoolProxiedConnection, work: Work[T]) -> T:
-        cursor = pooled.cursor()
-        has_begun = self._tails is None
-        if self._tails is None:
-            cursor.execute(BEGIN["sqlite"])
-            self._tails, self._version = Tails(), data_version(cursor)
-        on = OnWriter(cursor, self._engine.dialect, self._texts, self._tails, self._made, self._version, has_begun)
+    def _done(self, cursor: Any, work: Work[T], tails: Tails, is_fresh: bool) -> T:
+        on = OnWriter(
+            cursor,
+            self._engine.dialect,
+            self._texts,
+            tails,
+            self._made,
+            self._version,
+            is_fresh,
+            not self._has_triggers,
+        )
         result = work(on)
         on.commit()
         return result
@@ -120,9 +135,25 @@ class Writer(Direct):
     def _give_back(self) -> None:
         if self._pooled is not None:
             self._pooled.close()
-        self._pooled = self._tails = None
-        # Views that a transaction had made which failed are gone with it.
-        self._made = set()
+        self._pooled = None
+        self._forget()
+
+    def _forget(self) -> None:
+        # The tails hold what a transaction that failed had appended, and views that it had made are gone.
+        self._tails, self._made = None, set()
+
+
+def _begin(cursor: Any, waited: float) -> None:
+    """A file that was waited for, these seconds, isn't waited for as long again."""
+    if waited < _SHORT:
+        cursor.execute(BEGIN["sqlite"])
+        return
+    (timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+    cursor.execute(f"PRAGMA busy_timeout = {max(timeout - int(waited * 1000), 0)}")
+    try:
+        cursor.execute(BEGIN["sqlite"])
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout = {timeout}")
 
 
 class Writers:
