@@ -76,7 +76,8 @@ class Writer(Direct):
         """Of the data that the tails belong to; changes with what another connection commits."""
         self._made: set[KnownAppends] = set()
         self._has_triggers = False
-        """Whether somebody's triggers are in the file: they would have the outer statement's ways with conflicts."""
+        """Whether somebody's triggers are in the file: they would have the ways with conflicts of the statement around
+        them, and one that commits by itself would keep what RAISE(FAIL) leaves half done."""
 
     def write(self, work: Work[T]) -> tuple[T, Info]:
         """Run `work` in a transaction, behind the other writers of this process. Errors are the driver's."""
