@@ -7,8 +7,24 @@ from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
 from mlserver_memory import ConversationalMemory
+from mlserver_memory.sql import SqlStore
 
 Load = Callable[..., Awaitable[ConversationalMemory]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of a database of SQLite's."""
+    return tmp_path / "memory.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqlStore]:
+    """A store in it."""
+    store = SqlStore(f"sqlite:///{path}")
+    await store.open()
+    yield store
+    await store.aclose()
 
 
 @pytest.fixture(params=["filesys", "sql"])

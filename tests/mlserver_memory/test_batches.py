@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,6 @@ from mlserver_memory.sql import SqlStore, sqlite
 from mlserver_memory.sql.batches import OnWriter
 
 IDS = [f"conversation {number}" for number in range(150)]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "memory.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    store = SqlStore(f"sqlite:///{path}")
-    await store.open()
-    yield store
-    await store.aclose()
 
 
 async def at_once(path: Path, *appends: tuple[SqlStore, str, Message]) -> list[Window]:

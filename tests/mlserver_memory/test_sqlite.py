@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,6 @@ from mlserver_memory.conformance.tools import fresh_id, say, texts, user
 from mlserver_memory.sql import SqlStore, sqlite
 from mlserver_memory.sql.direct import Execute
 from mlserver_memory.sql.rows import Append
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "memory.db"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    store = SqlStore(f"sqlite:///{path}")
-    yield store
-    await store.aclose()
 
 
 def removed(path: Path) -> None:
