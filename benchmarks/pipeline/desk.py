@@ -20,7 +20,7 @@ from mlserver.handlers import DataPlane
 from mlserver.server import MLServer
 from mlserver.types import InferenceRequest
 
-from mlserver_chat.siblings import data_plane_of
+from mlserver_chat.calls.siblings import data_plane_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE = '''

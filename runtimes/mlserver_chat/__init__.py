@@ -3,9 +3,7 @@
 It knows no runtime and needs no torch, no database driver and no LLM client.
 """
 
-from .base import Runtime
-from .client import BoundModel, RemoteClient, SameProcessClient, bind_llm, request_on_behalf
-from .codec import decode_history, decode_messages, encode_history, encode_messages, read_conversation
+from .calls.client import BoundModel, RemoteClient, SameProcessClient, bind_llm, request_on_behalf
 from .errors import (
     ChatError,
     Conflict,
@@ -17,11 +15,13 @@ from .errors import (
     Stalled,
     UpstreamFailed,
 )
-from .identity import AppendKey, append_key, base_name, memory_id_of, request_headers, request_identity
-from .messages import Completion, CompletionBuilder, CompletionChunk, Message, Part
+from .llm.steps import ChatStep, PromptSettings
+from .messages.codec import decode_history, decode_messages, encode_history, encode_messages, read_conversation
+from .messages.types import Completion, CompletionBuilder, CompletionChunk, Message, Part
+from .requests.identity import AppendKey, append_key, base_name, memory_id_of, request_headers, request_identity
+from .runtime import Runtime
 from .seams import ChatBackend, ChoiceBackend, ModelClient, Params, Scorer
 from .settings import Secret, Settings, SiblingSettings, data_folder, load_settings, settings_folder
-from .steps import ChatStep, PromptSettings
 from .stores import ConversationInfo, MemoryStore, StoredMessage, StoreStats, Window
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from .messages import Completion, CompletionChunk, Message
+from .messages.types import Completion, CompletionChunk, Message
 
 Params = Mapping[str, Any]
 """Generation options under OpenAI's names (`max_tokens`, `temperature`, `tools`, …). A backend ignores none silently:

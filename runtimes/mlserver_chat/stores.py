@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from .identity import AppendKey
-from .messages import Message
+from .messages.types import Message
+from .requests.identity import AppendKey
 
 SYSTEM_ROLES = ("system", "developer")
 """Roles of a system message; OpenAI's newer models call it `developer`."""

@@ -6,9 +6,9 @@ from mlserver import ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
 
 from mlserver_chat import InvalidInput, Runtime, Scorer, bind_llm, read_conversation, settings_folder
-from mlserver_chat.backends import import_scorer
-from mlserver_chat.base import text_metadata
-from mlserver_chat.identity import answering
+from mlserver_chat.llm.backends import import_scorer
+from mlserver_chat.requests.identity import answering
+from mlserver_chat.runtime import text_metadata
 from mlserver_chat.tensors import float_output, passed_through, read_tensors, text_output
 
 from .decision import Decision, decide

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mlserver.types import InferenceResponse, ResponseOutput
 
 from mlserver_chat import BoundModel, InvalidInput, Message, UpstreamFailed, encode_messages, request_on_behalf
-from mlserver_chat.identity import answered_request
+from mlserver_chat.requests.identity import answered_request
 from mlserver_chat.tensors import as_input, float_elements, text_elements, text_input
 
 from .decision import softmax

@@ -6,7 +6,7 @@ import regex
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlserver_chat import Settings, SiblingSettings
-from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.requests.identity import NAME_PATTERN
 from mlserver_chat.settings import Options
 from mlserver_chat.tensors import TENSOR_NAMES
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import ChatStep, Runtime, settings_folder
-from mlserver_chat.steps import LLM_INPUTS, LLM_OUTPUTS
+from mlserver_chat.llm.steps import LLM_INPUTS, LLM_OUTPUTS
 
 from .openai_backend import OpenAIBackend, build_client
 from .settings import LLMSettings

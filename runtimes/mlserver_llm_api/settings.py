@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from mlserver_chat import PromptSettings, Secret, Settings
-from mlserver_chat.options import merge_options
+from mlserver_chat.llm.options import merge_options
 
 from .options import check_options
 

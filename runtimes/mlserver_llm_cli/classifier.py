@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mlserver_chat import ChatError, Message, RemoteClient, encode_history
-from mlserver_chat.messages import as_messages
+from mlserver_chat.messages.types import as_messages
 from mlserver_chat.tensors import as_input, float_elements, text_elements
 
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mlserver_chat import AppendKey, MemoryStore, Message, StoredMessage
-from mlserver_chat.identity import check_memory_id, hashed
+from mlserver_chat.requests.identity import check_memory_id, hashed
 from mlserver_chat.tensors import dumps, json_object
 from mlserver_memory.opening import schema_of
 from mlserver_memory.operations import exported

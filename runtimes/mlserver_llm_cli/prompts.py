@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlserver_chat import ChatError, Message, encode_history
-from mlserver_chat.messages import as_messages
-from mlserver_chat.prompts import Prompt, PromptCatalog, PromptOptions, fill
+from mlserver_chat.llm.prompts import Prompt, PromptCatalog, PromptOptions, fill
+from mlserver_chat.messages.types import as_messages
 from mlserver_chat.tensors import as_input, text_input
 
 from .checks.prompts import is_prompt

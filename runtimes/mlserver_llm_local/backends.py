@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from mlserver_chat import ChatBackend
-from mlserver_chat.backends import import_backend
+from mlserver_chat.llm.backends import import_backend
 
 from .settings import CustomConfig, LocalSettings
 

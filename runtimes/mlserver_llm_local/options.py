@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mlserver_chat import InvalidInput
 from mlserver_chat.errors import reason_of
-from mlserver_chat.options import LENGTH_NAMES
+from mlserver_chat.llm.options import LENGTH_NAMES
 
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
     "presence_penalty": (0,),

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import ChatStep, Runtime, settings_folder
-from mlserver_chat.identity import base_name
-from mlserver_chat.steps import LLM_INPUTS, LLM_OUTPUTS
+from mlserver_chat.llm.steps import LLM_INPUTS, LLM_OUTPUTS
+from mlserver_chat.requests.identity import base_name
 
 from .backends import build_backend
 from .settings import LocalSettings

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from mlserver_chat import PromptSettings, Settings
-from mlserver_chat.options import merge_options
+from mlserver_chat.llm.options import merge_options
 from mlserver_chat.settings import Options
 
 from .options import GenerationOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, NotReachable, Params
-from mlserver_chat.messages import usage_json
+from mlserver_chat.messages.types import usage_json
 
 from .model import ChatModel, Job, Outcome
 from .options import GenerationOptions

@@ -1,6 +1,6 @@
 """Under which name a conversation is stored."""
 
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 
 
 def conversation_id(namespace: str, memory_id: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from mlserver.types import InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, request_headers
-from mlserver_chat.identity import MAX_MEMORY_ID, request_parameter
+from mlserver_chat.requests.identity import MAX_MEMORY_ID, request_parameter
 from mlserver_chat.tensors import json_object
 
 from .settings import MAX_WINDOW, WindowSettings

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from mlserver_chat import Secret, Settings
-from mlserver_chat.codec import CHAT_TENSORS
-from mlserver_chat.prompts import PromptUtils
+from mlserver_chat.llm.prompts import PromptUtils
+from mlserver_chat.messages.codec import CHAT_TENSORS
 from mlserver_chat.settings import Options
 
 MAX_WINDOW = 10_000

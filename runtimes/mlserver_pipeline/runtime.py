@@ -8,8 +8,8 @@ from mlserver.handlers.custom import CustomHandler, register_custom_handler
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import Runtime, SettingsError, request_headers, request_identity, settings_folder
-from mlserver_chat.siblings import find_server
-from mlserver_chat.streams import closing
+from mlserver_chat.calls.siblings import find_server
+from mlserver_chat.requests.streams import closing
 
 from .api.endpoint import gateway_response
 from .api.mesh import INTERNAL, pipeline_of

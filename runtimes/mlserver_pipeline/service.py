@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from mlserver import MLServer, ModelSettings
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import (
+from mlserver_chat.calls.siblings import (
     data_plane_of,
     find_model,
     rest_router_of,

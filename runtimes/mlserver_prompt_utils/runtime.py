@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import ChatStep, Runtime, bind_llm, settings_folder
-from mlserver_chat.steps import LLM_INPUTS, LLM_OUTPUTS
+from mlserver_chat.llm.steps import LLM_INPUTS, LLM_OUTPUTS
 
 from .settings import PromptRuntimeSettings
 from .v2_backend import V2Backend

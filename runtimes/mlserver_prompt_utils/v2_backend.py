@@ -16,8 +16,8 @@ from mlserver_chat import (
     encode_messages,
     request_on_behalf,
 )
-from mlserver_chat.identity import answered_request
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.identity import answered_request
+from mlserver_chat.requests.streams import closing
 from mlserver_chat.tensors import Json, as_input, dumps, is_text, loads, text_elements, text_input
 
 _TOOL_TENSORS = ("tools", "tool_choice", "parallel_tool_calls")

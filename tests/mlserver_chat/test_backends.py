@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_chat import SettingsError
-from mlserver_chat.backends import import_backend, import_scorer
+from mlserver_chat.llm.backends import import_backend, import_scorer
 from mlserver_chat.testing import FakeBackend, FakeScorer
 
 MINE = "class Mine:\n    def __init__(self, size: int):\n        self.size = size\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlserver.types import RequestInput
 
 from mlserver_chat import InvalidInput, Message, Part, decode_history, decode_messages, encode_history, encode_messages
-from mlserver_chat.codec import read_conversation
+from mlserver_chat.messages.codec import read_conversation
 from mlserver_chat.tensors import dumps, text_elements, text_input
 from support import ROOT
 

@@ -4,7 +4,7 @@ import pytest
 from mlserver.types import InferenceRequest, Parameters
 
 from mlserver_chat import InvalidInput, Message, append_key, base_name, request_identity
-from mlserver_chat.identity import carried_headers, check_memory_id, forwarded_headers
+from mlserver_chat.requests.identity import carried_headers, check_memory_id, forwarded_headers
 
 HELLO = [Message.of_text("user", "Hello")]
 

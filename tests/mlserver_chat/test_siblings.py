@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from mlserver.registry import MultiModelRegistry
 
-from mlserver_chat.siblings import find_server
+from mlserver_chat.calls.siblings import find_server
 from support import Server, outputs, start_mlserver, text
 
 CODE = """

@@ -12,7 +12,7 @@ from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import Datatype, InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, SettingsError, UpstreamFailed
-from mlserver_chat.codec import encode_history
+from mlserver_chat.messages.codec import encode_history
 from mlserver_chat.tensors import as_input, text_input
 from mlserver_classifier import Classifier
 from support import ROOT, Server, outputs, text
@@ -25,7 +25,7 @@ STUB = '''
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from mlserver_chat.codec import decode_messages
+from mlserver_chat.messages.codec import decode_messages
 from mlserver_chat.tensors import float_output, read_tensors, required_text, text_output
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from mlserver_chat import Message
-from mlserver_chat.messages import as_messages
+from mlserver_chat.messages.types import as_messages
 from mlserver_classifier.prompt import MAX_MESSAGE_BYTES, MAX_TRANSCRIPT_BYTES, classification_messages
 
 

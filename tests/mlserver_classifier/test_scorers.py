@@ -7,8 +7,8 @@ import pytest
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, ResponseOutput
 
 from mlserver_chat import BoundModel, InvalidInput, Message, NotReachable, RateLimited, UpstreamFailed, request_headers
-from mlserver_chat.codec import decode_messages
-from mlserver_chat.identity import answering
+from mlserver_chat.messages.codec import decode_messages
+from mlserver_chat.requests.identity import answering
 from mlserver_chat.tensors import float_output, read_tensors, required_text, text_output
 from mlserver_chat.testing import FakeModelClient
 from mlserver_classifier.prompt import classification_messages

@@ -8,7 +8,7 @@ import pytest
 from mlserver import ModelSettings
 
 from mlserver_chat import Message, load_settings
-from mlserver_chat.prompts import Prompt
+from mlserver_chat.llm.prompts import Prompt
 from mlserver_llm_api import LLMSettings
 from mlserver_llm_local.runtime import Local
 from mlserver_llm_local.settings import LocalSettings

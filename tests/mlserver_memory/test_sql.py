@@ -11,7 +11,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, text
 
 from databases import SQL_KINDS, execute, postgres, sql_url
 from mlserver_chat import InvalidInput, NotReachable
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 from mlserver_memory.conformance.tools import say, texts, user
 from mlserver_memory.sql import SqlStore, migrations
 from mlserver_memory.sql import store as sql_store
@@ -19,7 +19,7 @@ from mlserver_memory.sql.schema import Tables, make_tables
 
 STARTER = """
 import asyncio, sys
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 from mlserver_memory.conformance.tools import say, user
 from mlserver_memory.sql import SqlStore
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.streams import closing
 from mlserver_pipeline.engine.errors import StepFailed
 from mlserver_pipeline.engine.messages import Message, Tensor
 from mlserver_pipeline.engine.runner import Runner, Streaming
@@ -159,7 +159,7 @@ from pathlib import Path
 from mlserver import MLModel
 from mlserver.types import InferenceResponse
 from mlserver_chat import Completion, CompletionChunk, Runtime, SiblingSettings, InvalidInput
-from mlserver_chat.base import text_metadata
+from mlserver_chat.runtime import text_metadata
 from mlserver_chat.tensors import passed_through, read_tensors, text_output, text_elements
 
 

@@ -12,7 +12,7 @@ from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
 from mlserver_chat import Message, PromptSettings, SettingsError, encode_history, load_settings
-from mlserver_chat.prompts import PromptCatalog, fill
+from mlserver_chat.llm.prompts import PromptCatalog, fill
 from mlserver_chat.tensors import as_input
 
 

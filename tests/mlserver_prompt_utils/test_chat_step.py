@@ -19,7 +19,7 @@ from mlserver_chat import (
     encode_history,
     request_headers,
 )
-from mlserver_chat.identity import answered_request
+from mlserver_chat.requests.identity import answered_request
 from mlserver_chat.tensors import as_input, request_of, text_elements, text_input
 from mlserver_chat.testing import FakeBackend
 

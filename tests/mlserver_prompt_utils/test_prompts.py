@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlserver.types import RequestInput
 
 from mlserver_chat import InvalidInput, Message, Part, encode_history, encode_messages
-from mlserver_chat.prompts import Prompt, fill
-from mlserver_chat.prompts.render import placeholders, render
+from mlserver_chat.llm.prompts import Prompt, fill
+from mlserver_chat.llm.prompts.render import placeholders, render
 from mlserver_chat.tensors import as_input, text_input
 
 STATUS = {

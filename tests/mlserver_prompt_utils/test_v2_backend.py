@@ -6,7 +6,7 @@ import pytest
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from mlserver_chat import BoundModel, Completion, InvalidInput, Message, NotReachable, UpstreamFailed
-from mlserver_chat.identity import answering
+from mlserver_chat.requests.identity import answering
 from mlserver_chat.tensors import read_tensors, request_of, text_elements, text_output
 from mlserver_chat.testing import FakeModelClient
 from mlserver_prompt_utils.v2_backend import V2Backend

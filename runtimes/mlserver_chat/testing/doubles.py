@@ -6,7 +6,7 @@ from typing import Any
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from ..errors import NotReachable
-from ..messages import Completion, CompletionChunk, Message, usage_json
+from ..messages.types import Completion, CompletionChunk, Message, usage_json
 from ..seams import Params
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..messages import usage_json
+from ..messages.types import usage_json
 
 _MODEL = "scripted"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from mlserver import ModelSettings
 
 from mlserver_chat import settings_folder
-from mlserver_chat.siblings import repository_models
+from mlserver_chat.calls.siblings import repository_models
 from mlserver_pipeline import PipelineSettings
 from mlserver_pipeline.manifests.lint import lint_file
 from mlserver_pipeline.manifests.wiring import ModelTensors, repository_tensors

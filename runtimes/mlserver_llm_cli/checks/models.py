@@ -12,10 +12,10 @@ from mlserver.repository.load import load_model_settings
 from pydantic import ValidationError
 
 from mlserver_chat import ChatError, PromptSettings, Runtime, Settings, SettingsError, SiblingSettings, load_settings
-from mlserver_chat.backends import find_class
-from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.calls.siblings import repository_models
+from mlserver_chat.llm.backends import find_class
+from mlserver_chat.requests.identity import NAME_PATTERN
 from mlserver_chat.settings import secrets_may_be_absent, settings_faults
-from mlserver_chat.siblings import repository_models
 from mlserver_chat.tensors import TENSOR_NAMES
 from mlserver_pipeline import PipelineSettings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlserver_chat import PromptSettings, SettingsError
-from mlserver_chat.prompts import PromptCatalog, PromptOptions
+from mlserver_chat.llm.prompts import PromptCatalog, PromptOptions
 
 from .findings import Finding, error
 

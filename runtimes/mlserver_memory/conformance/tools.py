@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 
 from mlserver_chat import AppendKey, MemoryStore, Message, StoredMessage, Window
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 
 from ..window import shape_window
 

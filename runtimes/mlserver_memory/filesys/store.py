@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from mlserver_chat import AppendKey, ConversationInfo, Message, NotReachable, StoredMessage, StoreStats, Window
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 
 from ..naming import conversation_id
 from ..threads import Threads

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlserver_chat import Message, StoredMessage, Window
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 from mlserver_chat.stores import SYSTEM_ROLES
 
 from .batches import KnownAppend, OnWriter

@@ -18,7 +18,7 @@ from mlserver_chat import (
     StoreStats,
     Window,
 )
-from mlserver_chat.identity import hashed
+from mlserver_chat.requests.identity import hashed
 
 from ..naming import conversation_id
 from .database import Database

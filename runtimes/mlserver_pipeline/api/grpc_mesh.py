@@ -10,7 +10,7 @@ from mlserver.handlers import DataPlane
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from mlserver_chat import request_headers
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.streams import closing
 
 from ..manifests.experiments import ROUTE, with_token
 from .mesh import INTERNAL, RESOURCE, Choice, Mesh, pipeline_of

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlserver_chat.identity import base_name
+from mlserver_chat.requests.identity import base_name
 
 from ..manifests.experiments import ROUTE, Experiment, Random, with_token
 

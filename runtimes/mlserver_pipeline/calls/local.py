@@ -11,8 +11,8 @@ from mlserver.handlers import DataPlane
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from mlserver_chat import Runtime
-from mlserver_chat.identity import carried_headers
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.identity import carried_headers
+from mlserver_chat.requests.streams import closing
 
 from ..engine.errors import StepTimeout
 from ..engine.messages import Message

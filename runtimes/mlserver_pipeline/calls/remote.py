@@ -16,9 +16,9 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.types import InferenceResponse
 
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
-from mlserver_chat.client import RemoteClient, error_sentence
-from mlserver_chat.identity import carried_headers
-from mlserver_chat.streams import closing
+from mlserver_chat.calls.client import RemoteClient, error_sentence
+from mlserver_chat.requests.identity import carried_headers
+from mlserver_chat.requests.streams import closing
 
 from ..engine.engine import Call
 from ..engine.errors import RpcFailed, StepTimeout

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.streams import closing
 
 from ..engine.engine import Call
 from ..engine.messages import Message

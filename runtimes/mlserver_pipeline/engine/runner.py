@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 from mlserver_chat import Stalled
-from mlserver_chat.identity import carried_headers
+from mlserver_chat.requests.identity import carried_headers
 
 from .engine import Answer, Call, Engine, Failure, Run, Stall
 from .errors import StepFailed

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from mlserver_chat import CompletionBuilder, CompletionChunk
-from mlserver_chat.streams import closing
+from mlserver_chat.requests.streams import closing
 
 from ..manifests.graph import Graph
 from ..manifests.references import Topic

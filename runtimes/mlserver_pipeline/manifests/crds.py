@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.requests.identity import NAME_PATTERN
 
 from .documents import Document
 from .experiments import Experiment

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from mlserver_chat import SettingsError
-from mlserver_chat.identity import NAME_PATTERN
+from mlserver_chat.requests.identity import NAME_PATTERN
 
 from .documents import Location
 from .manifest import Loaded, PipelineManifest

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..settings import Settings
+from ...settings import Settings
 
 PromptSource = str | dict[str, Any] | list[str | dict[str, Any]]
 """A path relative to `model-settings.json`, the prompt itself, or a list of these (versions of one prompt)."""

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from mlserver.types import InferenceRequest
 
-from .errors import InvalidInput
-from .messages import Message
-from .tensors import Tensors, single_text
+from ..errors import InvalidInput
+from ..messages.types import Message
+from ..tensors import Tensors, single_text
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """Names of models, steps and pipelines, as Core 2 accepts them (use with `fullmatch`)."""

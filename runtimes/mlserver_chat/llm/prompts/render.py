@@ -8,7 +8,7 @@ from typing import Literal
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ..errors import InvalidInput
+from ...errors import InvalidInput
 
 HISTORY = "history"
 LAST_USER_MESSAGE = "last_user_message"

@@ -1,27 +1,23 @@
-"""V2 tensors, read by hand and written in the one form that every path keeps.
+"""Reading V2 tensors by hand.
 
-Read: BYTES as `str` (REST), `bytes` (gRPC and every pipeline) or base64 (`content_type: "base64"`), shapes `[n]`,
-`[n,1]` and `[1,n]`, data flat, nested or a bare string. MLServer's own StringCodec turns unknown elements into "" and
-a bare string into a list of letters, so it isn't used for reading.
-Written: shape `[n,1]` with `content_type: "str"`; through a pipeline anything else comes out as base64.
+BYTES may come as `str` (REST), `bytes` (gRPC and every pipeline) or base64 (`content_type: "base64"`), under the shapes
+`[n]`, `[n,1]` and `[1,n]`, with data flat, nested or a bare string. MLServer's own StringCodec turns unknown elements
+into "" and a bare string into a list of letters, so it isn't used for reading.
 """
 
 import base64
 import binascii
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard, cast
 
-from mlserver.types import Datatype, InferenceRequest, Parameters, RequestInput, ResponseOutput, TensorData
+from mlserver.types import Datatype, RequestInput, ResponseOutput
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
+from .json_text import Json, json_object, kind_of
 
 Tensors = Mapping[str, RequestInput]
 """The tensors of one request by name, each once."""
-
-Json = Any
-"""A value that `json` can write."""
 
 
 def read_tensors(inputs: Iterable[RequestInput]) -> dict[str, RequestInput]:
@@ -148,18 +144,7 @@ def _text(name: str, index: int, element: object, is_base64: bool) -> str:
         except UnicodeEncodeError:
             raise InvalidInput(f"tensor '{name}' element {index} holds half of a surrogate pair") from None
         return element
-    raise InvalidInput(f"tensor '{name}' element {index} is {_kind(element)}; expected text")
-
-
-def _kind(value: object) -> str:
-    names: dict[type, str] = {
-        type(None): "null",
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
+    raise InvalidInput(f"tensor '{name}' element {index} is {kind_of(element)}; expected text")
 
 
 def float_elements(tensor: RequestInput | ResponseOutput) -> list[float]:
@@ -171,7 +156,7 @@ def float_elements(tensor: RequestInput | ResponseOutput) -> list[float]:
     elements = flatten(tensor.data.root)
     for index, element in enumerate(elements):
         if isinstance(element, bool) or not isinstance(element, int | float):
-            raise InvalidInput(f"tensor '{tensor.name}' element {index} is {_kind(element)}; expected a number")
+            raise InvalidInput(f"tensor '{tensor.name}' element {index} is {kind_of(element)}; expected a number")
     return [float(element) for element in elements]
 
 
@@ -214,100 +199,6 @@ def value_text(tensor: RequestInput) -> str:
     return "\n".join(json.dumps(element) for element in flatten(tensor.data.root))
 
 
-def json_object(text: str, where: str) -> dict[str, Json]:
-    """`text` parsed as one JSON object.
-
-    Raises:
-        InvalidInput: not JSON, or not an object. `where` names the tensor or key in the sentence.
-    """
-    try:
-        value = loads(text)
-    except UnicodeEncodeError:
-        raise InvalidInput(f"{where} holds half of a surrogate pair; expected text") from None
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"{where} is not JSON; expected a JSON object") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{where} is {_kind(value)} in JSON; expected a JSON object")
-    return cast(dict[str, Json], value)
-
-
-def _no_number(constant: str) -> Json:
-    raise ValueError(f"JSON has no {constant}")
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    return value if math.isfinite(value) else _no_number("infinity")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
-
-
-def loads(text: str) -> Json:
-    """JSON to a value that can be written again.
-
-    Raises:
-        ValueError: not JSON, which NaN and 1e999 aren't; as UnicodeEncodeError, an escape that spells half of a
-            surrogate pair, which UTF-8 lacks.
-        RecursionError: nested too deeply.
-    """
-    value = _DECODER.decode(text)
-    if "\\u" in text:
-        dumps(value).encode("utf-8")
-    return value
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False)
-
-
-def dumps(value: Json) -> str:
-    """JSON as the `history` tensor prints it: ", " and ": ", no ASCII escapes."""
-    return _ENCODER.encode(value)
-
-
-def text_output(name: str, values: Sequence[str]) -> ResponseOutput:
-    """A text tensor of shape `[n,1]`, as every output of the suite. Half of a surrogate pair, which is no text and
-    which the JSON of an API may hold all the same, becomes "?"."""
-    try:
-        data = [value.encode() for value in values]
-    except UnicodeEncodeError:
-        data = [value.encode(errors="replace") for value in values]
-    shape, parameters = [len(values), 1], {"content_type": "str"}
-    # All at once, which takes half the time of building the parts one by one.
-    return ResponseOutput.model_validate(
-        {"name": name, "datatype": Datatype.BYTES, "shape": shape, "data": data, "parameters": parameters}
-    )
-
-
-def float_output(name: str, values: Sequence[float]) -> ResponseOutput:
-    """An FP64 tensor of shape `[n,1]`."""
-    return ResponseOutput(name=name, datatype=Datatype.FP64, shape=[len(values), 1], data=TensorData(list(values)))
-
-
-def text_input(name: str, values: Sequence[str]) -> RequestInput:
-    """A text tensor of a request to another model, in the form of `text_output`."""
-    return as_input(text_output(name, values))
-
-
-def as_input(output: ResponseOutput) -> RequestInput:
-    """The same tensor in a request to another model."""
-    return RequestInput.model_validate({field: getattr(output, field) for field in RequestInput.model_fields})
-
-
-TENSOR_NAMES = frozenset(
-    (
-        *("memory_id", "llm_parameters"),
-        *("role", "content", "type", "tool_calls", "tool_call_id", "tools", "tool_choice", "parallel_tool_calls"),
-        *("history", "output_all", "choices", "logprobs"),
-        *("label", "score", "labels", "scores"),
-    )
-)
-"""The tensors that mean the same everywhere in the suite."""
-
-PASSED_THROUGH = ("memory_id", "llm_parameters")
-"""Tensors that every runtime hands on unchanged, so that a step after a branch needs one source and no join."""
-
-
 def llm_parameters_of(tensors: Tensors) -> dict[str, Json]:
     """The generation options of the tensor `llm_parameters`; none without it, or where its text is empty.
 
@@ -316,20 +207,3 @@ def llm_parameters_of(tensors: Tensors) -> dict[str, Json]:
     """
     text = single_text(tensors, "llm_parameters") if "llm_parameters" in tensors else ""
     return json_object(text, "tensor 'llm_parameters'") if text else {}
-
-
-def passed_through(tensors: Tensors) -> list[ResponseOutput]:
-    """The outputs that copy the tensors of `PASSED_THROUGH` that came in.
-
-    Called before anything is done: what no step behind could read is refused by the first.
-
-    Raises:
-        InvalidInput: they can't be read.
-    """
-    llm_parameters_of(tensors)
-    return [text_output(name, text_elements(tensors[name])) for name in PASSED_THROUGH if name in tensors]
-
-
-def request_of(inputs: Sequence[RequestInput], **parameters: Any) -> InferenceRequest:
-    """A V2 request of these tensors, with request-level `parameters` if any."""
-    return InferenceRequest(inputs=list(inputs), parameters=Parameters(**parameters) if parameters else None)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..settings import Settings
+from ...settings import Settings
 from .render import HISTORY, LAST_USER_MESSAGE, MESSAGES, placeholders
 
 

@@ -15,9 +15,9 @@ from typing import cast
 
 from mlserver.types import ResponseOutput
 
-from .errors import InvalidInput
-from .messages import Message, Part
-from .tensors import Json, Tensors, dumps, json_object, loads, optional_text, required_text, text_output
+from ..errors import InvalidInput
+from ..tensors import Json, Tensors, dumps, json_object, loads, optional_text, required_text, text_output
+from .types import Message, Part
 
 CHAT_TENSORS = ("role", "content", "type", "tool_calls", "tool_call_id")
 """The tensors that spell messages."""

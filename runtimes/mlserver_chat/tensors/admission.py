@@ -4,8 +4,8 @@ import re
 
 from mlserver.types import Datatype, InferenceRequest, RequestInput
 
-from .errors import InvalidInput
-from .tensors import flatten
+from ..errors import InvalidInput
+from . import flatten
 
 MAX_ID = 255
 """Longest `id` of a request, in characters."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ..codec import find_conversation
-from ..errors import InvalidInput
-from ..messages import Message, Part, last_user_text
-from ..tensors import Tensors, value_text
+from ...errors import InvalidInput
+from ...messages.codec import find_conversation
+from ...messages.types import Message, Part, last_user_text
+from ...tensors import Tensors, value_text
 from .prompt import Prompt, PromptMessage
 from .render import HISTORY, LAST_USER_MESSAGE, MESSAGES, render
 

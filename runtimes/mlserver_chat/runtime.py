@@ -11,12 +11,12 @@ from weakref import WeakSet
 from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
-from .admission import check_id, check_tensors
+from .calls.siblings import find_registry
 from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .metrics import count_error, forget_model
+from .requests.streams import closing
 from .settings import Settings, load_settings
-from .siblings import find_registry
-from .streams import closing
+from .tensors.admission import check_id, check_tensors
 
 logger = logging.getLogger("mlserver.chat")
 

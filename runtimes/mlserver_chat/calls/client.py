@@ -14,12 +14,12 @@ from mlserver.errors import MLServerError
 from mlserver.registry import MultiModelRegistry
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
-from .errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
-from .identity import forwarded_headers
-from .seams import ModelClient
-from .settings import SiblingSettings
+from ..errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
+from ..requests.identity import forwarded_headers
+from ..requests.streams import closing
+from ..seams import ModelClient
+from ..settings import SiblingSettings
 from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
-from .streams import closing
 
 _NO_STREAM = (404, 405)
 _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")

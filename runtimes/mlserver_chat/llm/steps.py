@@ -10,17 +10,15 @@ from typing import Any
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from pydantic import model_validator
 
-from .base import Runtime, text_metadata
-from .codec import read_conversation
-from .errors import InvalidInput
-from .identity import answering, request_identity
-from .messages import Completion, CompletionChunk, Message
-from .options import merge_options, request_options
-from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
-from .seams import ChatBackend, ChoiceBackend
-from .settings import Options, Settings
-from .streams import closing
-from .tensors import (
+from ..errors import InvalidInput
+from ..messages.codec import read_conversation
+from ..messages.types import Completion, CompletionChunk, Message
+from ..requests.identity import answering, request_identity
+from ..requests.streams import closing
+from ..runtime import Runtime, text_metadata
+from ..seams import ChatBackend, ChoiceBackend
+from ..settings import Options, Settings
+from ..tensors import (
     Tensors,
     dumps,
     float_output,
@@ -30,6 +28,8 @@ from .tensors import (
     required_text,
     text_output,
 )
+from .options import merge_options, request_options
+from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
 
 LLM_INPUTS = text_metadata(
     "memory_id", "history", "role", "content", "type", "llm_parameters", "tool_calls", "tool_call_id"

@@ -23,8 +23,8 @@ from mlserver.tracing import get_tracer_provider
 from opentelemetry import trace
 from opentelemetry.trace import TracerProvider
 
-from .errors import SettingsError
-from .settings import settings_folder
+from ..errors import SettingsError
+from ..settings import settings_folder
 
 _POLL_SECONDS = 0.05
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import SettingsError
-from .identity import hashed
-from .seams import ChatBackend, Scorer
+from ..errors import SettingsError
+from ..requests.identity import hashed
+from ..seams import ChatBackend, Scorer
 
 
 def import_backend(dotted: str, folder: Path, model_settings: Mapping[str, Any]) -> ChatBackend:

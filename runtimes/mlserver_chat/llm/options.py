@@ -9,9 +9,9 @@ from typing import cast
 
 from mlserver.types import InferenceRequest
 
-from .errors import InvalidInput
-from .identity import request_parameter
-from .tensors import Json, Tensors, json_object, llm_parameters_of, optional_text, single_text
+from ..errors import InvalidInput
+from ..requests.identity import request_parameter
+from ..tensors import Json, Tensors, json_object, llm_parameters_of, optional_text, single_text
 
 DENIED = frozenset(
     ("model", "base_url", "api_key", "extra_headers", "extra_query", "extra_body", "timeout", "user", "store", "n")

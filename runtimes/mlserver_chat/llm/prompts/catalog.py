@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ..errors import InvalidInput, SettingsError, reason_of
+from ...errors import InvalidInput, SettingsError, reason_of
 from .prompt import Prompt
 from .settings import PromptOptions, PromptSource, PromptUtils, TemplateOptions
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import InvalidInput, UpstreamFailed
-from .tensors import Json, dumps, json_object
+from ..errors import InvalidInput, UpstreamFailed
+from ..tensors import Json, dumps, json_object
 
 _SHORT = 2_000
 """Characters of a message that is kept parsed."""

@@ -1,0 +1,1 @@
+"""Chat messages and completions, and their encoding as tensors."""
