@@ -100,9 +100,8 @@ def test_importing_a_package_brings_no_torch(package: str) -> None:
 
 
 @pytest.mark.parametrize("path", ALL_CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_are_short_and_finished(path: Path) -> None:
+def test_files_are_finished(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
     assert not re.search(r"\b(TO" + r"DO|FIX" + r"ME)\b", text)
 
 

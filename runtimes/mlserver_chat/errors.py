@@ -54,10 +54,20 @@ class Conflict(ChatError):
 
 
 class RateLimited(ChatError):
-    """Over a limit, ours or the upstream's; the caller may try later."""
+    """Over a limit, ours or the upstream's; the caller may try later.
+
+    Args:
+        sentence: what was exceeded.
+        retry_after: seconds after which trying again may succeed; it is added to the sentence.
+    """
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     kind = "rate limited"
+
+    def __init__(self, sentence: str, retry_after: float | None = None):
+        hint = "" if retry_after is None else f"; try again after {retry_after:g} s"
+        super().__init__(sentence + hint)
+        self.retry_after = retry_after
 
 
 class UpstreamFailed(ChatError):

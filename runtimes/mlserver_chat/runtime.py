@@ -14,6 +14,8 @@ from mlserver.types import Datatype, InferenceRequest, InferenceResponse, Metada
 from .calls.siblings import find_registry
 from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .metrics import count_error, forget_model
+from .requests.deadline import Deadline, deadline_scope
+from .requests.identity import request_headers
 from .requests.streams import closing
 from .settings import Settings, load_settings
 from .tensors.admission import check_id, check_tensors
@@ -116,7 +118,8 @@ class Runtime(MLModel, Generic[ConfigT]):
         try:
             check_id(payload)
             check_tensors(payload)
-            return await self.handle(payload)
+            with deadline_scope(Deadline.of_headers(request_headers(payload))):
+                return await self.handle(payload)
         except Exception as error:
             raise self._counted(error) from None
 
@@ -127,8 +130,13 @@ class Runtime(MLModel, Generic[ConfigT]):
             try:
                 _check_id_of_stream(payload)
                 check_tensors(payload)
+                deadline = Deadline.of_headers(request_headers(payload))
                 async with closing(self.handle_stream(payload)) as responses:
-                    async for response in responses:
+                    while True:
+                        with deadline_scope(deadline):
+                            response = await anext(responses, None)
+                        if response is None:
+                            break
                         yield response
             except Exception as error:
                 clean = self._counted(error)

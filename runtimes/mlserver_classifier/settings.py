@@ -6,6 +6,7 @@ import regex
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlserver_chat import Settings, SiblingSettings
+from mlserver_chat.limits import Limits
 from mlserver_chat.requests.identity import NAME_PATTERN
 from mlserver_chat.settings import Options
 from mlserver_chat.tensors import TENSOR_NAMES
@@ -92,6 +93,8 @@ class ClassifierSettings(SiblingSettings):
     """The route below `threshold`, and among equally good ones. Needed with a `threshold`."""
     fields: dict[FieldName, FieldSettings] = {}
     """Values to find, by the name of the tensor that holds them: `{"issue_number": {"pattern": …, "routes": […]}}`."""
+    limits: Limits = Limits()
+    """Limits on what one request may cost."""
 
     @property
     def calls_llm(self) -> bool:

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from mlserver_chat import Settings
+from mlserver_chat.limits import Limits
 
 
 class PipelineSettings(Settings):
@@ -19,3 +20,5 @@ class PipelineSettings(Settings):
     """Seconds for one call of a step; then it has failed with DeadlineExceeded, as in Core 2."""
     trace_values: bool = True
     """Whether a trace shows the data of tensors, cut after 10 elements and 200 characters, or only their names."""
+    limits: Limits = Limits()
+    """Limits on what one request may cost."""

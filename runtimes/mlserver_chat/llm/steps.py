@@ -11,6 +11,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from pydantic import model_validator
 
 from ..errors import InvalidInput
+from ..limits import GenerationLimits
 from ..messages.codec import read_conversation
 from ..messages.types import Completion, CompletionChunk, Message
 from ..requests.identity import answering, request_identity
@@ -51,6 +52,8 @@ class PromptSettings(Settings):
     """Generation options of this model, under OpenAI's names; a prompt and a request win over them."""
     allow_overrides: list[str] = []
     """Options that requests may set although they are denied by default (`model`, `user`, …)."""
+    limits: GenerationLimits = GenerationLimits()
+    """Limits on what one request may cost."""
 
     @model_validator(mode="after")
     def _options_it_has(self) -> "PromptSettings":

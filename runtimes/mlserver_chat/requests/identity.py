@@ -15,6 +15,7 @@ from mlserver.types import InferenceRequest
 from ..errors import InvalidInput
 from ..messages.types import Message
 from ..tensors import Tensors, single_text
+from .deadline import current_deadline
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """Names of models, steps and pipelines, as Core 2 accepts them (use with `fullmatch`)."""
@@ -62,8 +63,8 @@ def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str,
 
 
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
-    """The headers that go along to a model called on behalf of `request`."""
-    return carried_headers(request_headers(request), request.id or "")
+    """The headers that go along to a model called on behalf of `request`, with the time that is left now."""
+    return carried_headers(request_headers(request), request.id or "") | current_deadline().headers()
 
 
 _ANSWERED: ContextVar[InferenceRequest] = ContextVar("answered")

@@ -1,0 +1,110 @@
+"""Limits on what one request may cost. `docs/limits.md` lists all of them.
+
+The server-wide limits come from environment variables, so that every model of a server has the same; those of a model
+stand under `parameters.extra.limits`. A request over a limit is `InvalidInput`, or `RateLimited` where waiting helps.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field, ValidationError
+
+from .errors import InvalidInput, SettingsError, reason_of
+from .settings import Settings
+
+MAX_DIMENSIONS = 64
+"""Most dimensions of a tensor's shape, as in NumPy."""
+
+MAX_STOP_CHARACTERS = 256
+"""Longest `stop` text, in characters."""
+
+
+class ServerLimits(Settings):
+    """Limits of the whole server, read from the environment variables `MLSERVER_LLM_<NAME>`."""
+
+    env_prefix = "MLSERVER_LLM_"
+
+    max_request_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Bytes of one request's body, counted after decompression. Over gRPC the smaller of this and
+    `MLSERVER_GRPC_MAX_MESSAGE_LENGTH` (4 MiB by default) holds."""
+    max_elements: int = Field(default=1_000_000, ge=1)
+    """Elements that the tensors of one request may declare or hold together."""
+    request_timeout: float = Field(default=60.0, gt=0)
+    """Seconds to receive one request; the time to answer it doesn't count."""
+
+
+@functools.cache
+def server_limits() -> ServerLimits:
+    """The limits of this server. The environment is read once.
+
+    Raises:
+        SettingsError: a variable has a wrong value.
+    """
+    try:
+        return ServerLimits()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        variable = f"{ServerLimits.env_prefix}{str(first['loc'][0]).upper()}"
+        raise SettingsError(f"environment variable '{variable}': {reason_of(first)}") from None
+
+
+class Limits(Settings):
+    """Limits of one model, under `parameters.extra.limits`."""
+
+    max_response_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Bytes of one answer that this model reads from another model or an API, and of one line of a stream."""
+
+
+class GenerationLimits(Limits):
+    """Limits of a model that generates or scores, under `parameters.extra.limits`."""
+
+    max_tokens: int = Field(default=4096, ge=1)
+    """Most tokens that a request may ask for; a request's -1 means this many."""
+    max_n: int = Field(default=8, ge=1)
+    """Most answers of one request, where requests may set `n`."""
+    max_choices: int = Field(default=64, ge=1)
+    """Most elements of the tensor `choices`."""
+    max_choice_tokens: int = Field(default=16_384, ge=1)
+    """Most tokens of all `choices` of one request together."""
+    max_stop: int = Field(default=16, ge=1)
+    """Most `stop` texts, each of up to 256 characters."""
+    max_queue: int = Field(default=64, ge=1)
+    """Requests that may wait for this model; further ones are answered 429."""
+    queue_timeout: float = Field(default=60.0, gt=0)
+    """Seconds that a request may wait before it is answered 429."""
+
+
+@dataclass
+class ElementBudget:
+    """Counts the elements of one request's tensors against one limit, before anything is allocated for them.
+
+    Args:
+        left: elements that may still be taken.
+    """
+
+    left: int
+
+    @staticmethod
+    def of_request() -> "ElementBudget":
+        """The budget of a new request: `ServerLimits.max_elements`."""
+        return ElementBudget(server_limits().max_elements)
+
+    def take(self, tensor: str, shape: Sequence[int]) -> int:
+        """Take the elements that `shape` declares, and return their number.
+
+        Takes a time that doesn't depend on the sizes or on the number of dimensions.
+
+        Raises:
+            InvalidInput: more elements than are left, or more dimensions than `MAX_DIMENSIONS`.
+        """
+        if len(shape) > MAX_DIMENSIONS:
+            raise InvalidInput(f"tensor '{tensor}' has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
+        count = 0 if 0 in shape else 1
+        for size in shape:
+            count *= size
+            if count > self.left:
+                limit = server_limits().max_elements
+                raise InvalidInput(f"the request's tensors have too many elements; expected at most {limit} together")
+        self.left -= count
+        return count
