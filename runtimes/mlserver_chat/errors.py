@@ -8,6 +8,7 @@ MLServerError
   + Conflict           409    the store already holds something else under this key
   + RateLimited        429    over a limit, ours or the upstream's
   + UpstreamFailed     424    the upstream failed or timed out after the request was sent
+  | - CallerLeft       424    the caller hung up, so the work for it was cancelled
   + NotReachable       503    nothing was sent, or a store can't be reached
   + Stalled            504    a pipeline's branch can't fire any more
   + InternalError      500    a bug; the text is fixed and says nothing about the cause
@@ -75,6 +76,15 @@ class UpstreamFailed(ChatError):
 
     status = HTTPStatus.FAILED_DEPENDENCY
     kind = "upstream failed"
+
+
+class CallerLeft(UpstreamFailed):
+    """The caller hung up, so the work for it was cancelled. A pipeline shows it as the step's error `Canceled`."""
+
+    kind = "canceled"
+
+    def __init__(self) -> None:
+        super().__init__("the caller went away")
 
 
 class NotReachable(ChatError):

@@ -1,0 +1,67 @@
+"""Whether the caller of a request still waits for its answer.
+
+MLServer doesn't cancel a unary REST call whose client hangs up. The server's guard notices it and calls `Caller.leave`;
+work that costs money or holds a model runs inside `Caller.unless_left`.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from ..errors import CallerLeft
+
+T = TypeVar("T")
+
+
+class Caller:
+    """The client of one request."""
+
+    def __init__(self) -> None:
+        self._left = asyncio.Event()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has hung up or cancelled its call."""
+        return self._left.is_set()
+
+    def leave(self) -> None:
+        """Note that the client has hung up, and cancel what runs inside `unless_left`."""
+        self._left.set()
+
+    async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled once the client leaves.
+
+        Raises:
+            CallerLeft: the client has left.
+        """
+        running = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self._left.wait())
+        try:
+            await asyncio.wait((running, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise CallerLeft
+            return running.result()
+        finally:
+            running.cancel()
+            leaving.cancel()
+            await asyncio.gather(running, leaving, return_exceptions=True)
+
+
+_CURRENT: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+def current_caller() -> Caller | None:
+    """The caller of the request that is being answered; None where nobody can tell whether it has left."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def caller_scope(caller: Caller) -> Generator[None]:
+    """While the block runs, and in the tasks that it starts, `current_caller` is `caller`."""
+    token = _CURRENT.set(caller)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
