@@ -15,9 +15,10 @@ def _no_output(manifest: PipelineManifest) -> Iterator[Fault]:
 
 def _unused_steps(manifest: PipelineManifest) -> Iterator[Fault]:
     graph = compile_graph(manifest)
-    read = {source.topic for node in graph.nodes for source in (*node.sources, *node.triggers)}
+    sources = (source for node in graph.nodes for source in (*node.sources, *node.triggers))
+    read = {source.topic.owner for source in sources if source.topic.side == "outputs"}
     for index, step in enumerate(manifest.spec.steps):
-        if not any(topic.owner == step.name and topic.side == "outputs" for topic in read):
+        if step.name not in read:
             yield ("spec", "steps", index, "name"), f"nothing reads what step '{step.name}' answers"
 
 

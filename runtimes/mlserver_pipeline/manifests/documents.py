@@ -1,6 +1,7 @@
-"""YAML documents that remember the line of every key, so that a finding can point at it."""
+"""Reads YAML documents within limits, and remembers the line of every key so that a finding can point at it."""
 
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,12 +10,23 @@ import yaml
 
 from mlserver_chat import SettingsError
 
+MAX_BYTES = 2**20
+"""Largest manifest file, in bytes."""
+MAX_DOCUMENTS = 1_000
+"""Most YAML documents of a file."""
+MAX_DEPTH = 64
+"""Deepest nesting of lists and mappings."""
+MAX_VALUES = 50_000
+"""Most keys and values of a file. An alias counts as often as what it stands for."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 Location = tuple[str | int, ...]
 """The keys and list indices that lead to a value, e.g. `("spec", "steps", 0, "name")`."""
 
 
 def dotted(location: Location) -> str:
-    """`spec.steps[0].name`."""
+    """Write a location as `spec.steps[0].name`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
 
@@ -28,46 +40,107 @@ class Document:
     lines: Mapping[Location, int]
 
     def place(self, location: Location) -> str:
-        """`support-chat.yaml:12`: the file, and the line of the value or of what holds it."""
+        """Return file and line of a value, `support-chat.yaml:12`, or the line of the nearest parent that has one."""
         while location not in self.lines and location:
             location = location[:-1]
         return f"{self.path.name}:{self.lines.get(location, 1)}"
 
 
 def read_documents(path: Path) -> list[Document]:
-    """The documents of a YAML file.
+    """Read the documents of a YAML file. Empty documents are left out.
 
     Raises:
-        SettingsError: unreadable, not YAML, not a mapping, or a key that is there twice (YAML would take the last).
+        SettingsError: the file can't be read, is not YAML or too large, a document is not a mapping, or a mapping has
+            a key twice (YAML itself would take the last one).
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = _Loader(_read(path))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"manifest '{path}' can't be read: {_why(error)}") from None
-    documents: list[Document] = []
+        raise SettingsError(f"manifest '{path}' can't be read: {_reason(error)}") from error
     try:
-        while loader.check_node():
-            node = cast(yaml.Node, loader.get_node())
-            lines: dict[Location, int] = {}
-            _note_lines(node, (), lines, path)
-            content = loader.construct_document(node)
-            if content is None:
-                continue
-            if not isinstance(content, dict):
-                raise SettingsError(
-                    f"{path.name}:{node.start_mark.line + 1}: expected a mapping with 'kind' and 'spec'"
-                )
-            documents.append(Document(path, cast(dict[str, Any], content), lines))
+        return list(_documents(loader, path))
+    except _Refused as error:
+        raise SettingsError(f"{path.name}:{error.line}: {error}") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path.name}: not YAML: {_why(error)}") from None
-    except RecursionError:
-        raise SettingsError(f"{path.name}: nested too deeply") from None
+        raise SettingsError(f"{path.name}: not YAML: {_reason(error)}") from error
     finally:
         loader.dispose()
-    return documents
 
 
-def _why(error: Exception) -> str:
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _documents(loader: "_Loader", path: Path) -> Iterator[Document]:
+    count = 0
+    while loader.check_node():
+        count += 1
+        if count > MAX_DOCUMENTS:
+            raise SettingsError(f"{path.name}: more than {MAX_DOCUMENTS} documents")
+        node = cast(yaml.Node, loader.get_node())
+        line = node.start_mark.line + 1
+        lines: dict[Location, int] = {}
+        _note_lines(node, (), lines, path)
+        content = _construct(loader, node, f"{path.name}:{line}")
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            raise SettingsError(f"{path.name}:{line}: expected a mapping with 'kind' and 'spec'")
+        yield Document(path, cast(dict[str, Any], content), lines)
+
+
+def _construct(loader: "_Loader", node: yaml.Node, place: str) -> object:
+    try:
+        return loader.construct_document(node)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML converts scalars unchecked: a date of month 99, a number of 5,000 digits, an explicit `!!bool maybe`.
+        raise SettingsError(f"{place}: a date or number in this document can't be read") from error
+
+
+class _Refused(Exception):
+    """YAML that these limits don't allow; `str()` says why."""
+
+    def __init__(self, reason: str, mark: yaml.Mark):
+        super().__init__(reason)
+        self.line = mark.line + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which counts the values while it builds their tree."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._values = 0
+        self._depth = 0
+        self._sizes: dict[yaml.Node | None, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose a node and count it, an alias as often as what it stands for.
+
+        Raises:
+            _Refused: too many values, nested too deeply, an alias within the node that it names, or half of a
+                surrogate pair.
+        """
+        is_alias = self.check_event(yaml.AliasEvent)
+        mark = cast(yaml.Mark, self.peek_event().start_mark)  # type: ignore[union-attr]
+        before = self._values
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Refused(f"nested more than {MAX_DEPTH} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and node not in self._sizes:
+            raise _Refused("an alias stands within the value that it names", mark)
+        if isinstance(node, yaml.ScalarNode) and _SURROGATE.search(node.value):
+            raise _Refused("a text holds half of a surrogate pair", mark)
+        self._values += self._sizes[node] if is_alias else 1
+        if self._values > MAX_VALUES:
+            raise _Refused(f"more than {MAX_VALUES} keys and values, each alias counted in full", mark)
+        self._sizes.setdefault(node, self._values - before)
+        return node
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, OSError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .manifest import Input, JoinType, Output, PipelineManifest, Step
 from .references import Renames, Source, Topic, group, parse, parse_external, with_default, with_external_default
@@ -59,13 +60,20 @@ class Graph:
         while pending:
             sink = pending.pop()
             # What is sent to a step and what it answers may both be read.
-            readable = {sink, sink._replace(side="outputs")}
-            for node in self.nodes:
-                reads = {source.topic for source in (*node.sources, *node.triggers)}
-                if node.sink not in found and reads & readable:
-                    found.add(node.sink)
-                    pending.append(node.sink)
+            for topic in (sink, sink._replace(side="outputs")):
+                reached = self._readers.get(topic, set()) - found
+                found |= reached
+                pending += reached
         return found
+
+    @cached_property
+    def _readers(self) -> Mapping[Topic, set[Topic]]:
+        """The topics that are written by what reads a topic."""
+        readers: dict[Topic, set[Topic]] = {}
+        for node in self.nodes:
+            for source in (*node.sources, *node.triggers):
+                readers.setdefault(source.topic, set()).add(node.sink)
+        return readers
 
     @property
     def reads(self) -> frozenset[str]:
@@ -149,15 +157,29 @@ def _renames(tensor_map: Mapping[str, str], pipeline: str | None) -> Renames:
 
 def _upstream_first(nodes: Sequence[Node]) -> list[Node]:
     """Steps after those they read from; where a cycle leaves no such order, as the manifest has them."""
-    waiting, ordered, done = list(nodes), list[Node](), set[str]()
-    names = {node.name for node in nodes}
-    while waiting:
-        ready = [node for node in waiting if not (_reads(node) & names) - done - {node.name}] or waiting[:1]
-        ordered += ready
-        done |= {node.name for node in ready}
-        waiting = [node for node in waiting if node.name not in done]
+    positions = {node.name: position for position, node in enumerate(nodes)}
+    lacking = {node.name: _reads(node) & positions.keys() for node in nodes}
+    readers: dict[str, list[str]] = {}
+    for name, reads in lacking.items():
+        for read in reads:
+            readers.setdefault(read, []).append(name)
+    ordered: list[Node] = []
+    ready = [name for name, reads in lacking.items() if not reads]
+    while lacking:
+        # Within a cycle nothing is ever ready: its first step in the manifest goes first.
+        ready = ready or [next(iter(lacking))]
+        ordered += [nodes[positions[name]] for name in ready]
+        for name in ready:
+            del lacking[name]
+        freed: set[str] = set()
+        for name in ready:
+            for reader in readers.get(name, ()):
+                if reader in lacking:
+                    lacking[reader].discard(name)
+                    freed |= set() if lacking[reader] else {reader}
+        ready = sorted(freed, key=positions.__getitem__)
     return ordered
 
 
 def _reads(node: Node) -> set[str]:
-    return {source.topic.owner for source in (*node.sources, *node.triggers)}
+    return {source.topic.owner for source in (*node.sources, *node.triggers)} - {node.name}

@@ -18,6 +18,9 @@ from .documents import Document, Location, dotted, read_documents
 
 API_VERSION = "mlops.seldon.io/v1alpha1"
 
+MAX_STEPS = 1_000
+"""Most steps of a pipeline."""
+
 Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 """A non-negative number that fits the CRD's int32."""
 
@@ -112,7 +115,7 @@ class Dataflow(Part):
 class Spec(Part):
     """The graph."""
 
-    steps: list[Step]
+    steps: list[Step] = Field(max_length=MAX_STEPS)
     """The steps, in any order."""
     input: Input | None = None
     """Other pipelines to read from."""

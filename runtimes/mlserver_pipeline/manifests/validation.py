@@ -90,10 +90,11 @@ def _is_reference(reference: str) -> bool:
 
 def _references_exist(manifest: PipelineManifest) -> Iterator[Fault]:
     names = {step.name for step in manifest.spec.steps}
+    readable = names | {manifest.name}
     for index, step in enumerate(manifest.spec.steps):
         for position, reference in enumerate(step.inputs):
             owner = reference.split(".")[0]
-            if owner.strip() and owner not in names | {manifest.name}:
+            if owner.strip() and owner not in readable:
                 yield (
                     ("spec", "steps", index, "inputs", position),
                     f"pipeline {manifest.name} step {step.name} has input {owner} for step that does not exist",
@@ -240,11 +241,12 @@ def _unmatched_tensor_maps(manifest: PipelineManifest) -> Iterator[Fault]:
 
 def _unmatched(place: Location, tensor_map: dict[str, str], sources: list[str]) -> Iterator[Fault]:
     topics = {_topic_of(source) for source in sources}
-    named = {topic for topic in topics if any(source.startswith(f"{topic}.") for source in sources)}
+    named = {_topic_of(source) for source in sources if source != _topic_of(source)}
+    read = set(sources)
     for key in tensor_map:
         topic = key.rpartition(".")[0]
         # A topic of which tensors are named gives those only.
-        if topic not in topics or (topic in named and key not in sources):
+        if topic not in topics or (topic in named and key not in read):
             yield (*place, key), f"tensorMap key '{key}' matches no input; expected one of the tensors read"
 
 

@@ -149,11 +149,16 @@ def _route_to(source: Source, routes: Mapping[Topic, Route]) -> Route:
 
 
 def _clash(parts: list[Route]) -> tuple[str, str] | None:
-    for index, left in enumerate(parts):
-        for right in parts[index + 1 :]:
-            for topic in left.keys() & right.keys():
-                if not left[topic] & right[topic]:
-                    return _named(topic, left[topic]), _named(topic, right[topic])
+    seen: dict[Topic, dict[frozenset[str], None]] = {}
+    for part in parts:
+        for topic, tensors in part.items():
+            earlier = seen.setdefault(topic, {})
+            if tensors in earlier:
+                continue
+            for other in earlier:
+                if not other & tensors:
+                    return _named(topic, other), _named(topic, tensors)
+            earlier[tensors] = None
     return None
 
 
