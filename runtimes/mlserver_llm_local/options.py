@@ -1,24 +1,16 @@
 """Generation options under OpenAI's names to the arguments of `generate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mlserver_chat import InvalidInput
 from mlserver_chat.errors import reason_of
-from mlserver_chat.llm.options import LENGTH_NAMES
+from mlserver_chat.llm.options import LENGTH_NAMES, without_neutral
 
-_NEUTRAL: Mapping[str, Sequence[Any]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "n": (1,),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
-    "parallel_tool_calls": (True,),
-}
-"""Options of OpenAI's that transformers doesn't have, and the values that ask for nothing."""
+_WITHOUT_EFFECT = ("parallel_tool_calls", "stream_options")
+"""Options that are honoured without doing anything: a stream always carries its usage."""
 
 
 class GenerationOptions(BaseModel):
@@ -73,8 +65,8 @@ class GenerationOptions(BaseModel):
         """
         wanted = {
             ("max_tokens" if name in LENGTH_NAMES else name): value
-            for name, value in params.items()
-            if value is not None and value not in _NEUTRAL.get(name, ())
+            for name, value in without_neutral(params).items()
+            if name not in _WITHOUT_EFFECT
         }
         try:
             return GenerationOptions.model_validate(wanted)

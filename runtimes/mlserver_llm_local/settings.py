@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from mlserver_chat import PromptSettings, Settings
-from mlserver_chat.llm.options import merge_options
+from mlserver_chat.llm.options import DEFAULT_ALLOWED, merge_options
 from mlserver_chat.settings import Options
 
 from .options import GenerationOptions
@@ -87,6 +87,8 @@ class CustomConfig(Settings):
 
 class LocalSettings(PromptSettings):
     """Settings of `mlserver_llm_local.runtime.Local`, under `parameters.extra`."""
+
+    default_options = DEFAULT_ALLOWED | {"n", "ignore_eos", "adapter"}
 
     backend: str = "transformers"
     """`transformers`, or the dotted name of a `ChatBackend` of yours, in a module beside `model-settings.json` or

@@ -121,7 +121,24 @@ async def test_the_length_has_one_value_whatever_it_is_called(tmp_path, name):
     assert {key: value for key, value in backend.calls[0][1].items() if "tokens" in key} == {name: 5}
 
 
-@pytest.mark.parametrize("name", ["model", "base_url", "api_key", "extra_body", "n", "user", "timeout"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "model",
+            "models",
+            "base_url",
+            "api_key",
+            "extra_body",
+            "extra_headers",
+            "timeout",
+            "n",
+            "best_of",
+            "service_tier",
+        ),
+        *("safety_identifier", "prompt_cache_key", "data_sources", "plugins", "web_search_options", "chat_template"),
+    ],
+)
 async def test_a_request_may_not_set_what_costs_or_redirects(tmp_path, name):
     backend = FakeBackend()
     step = await served(tmp_path, backend)

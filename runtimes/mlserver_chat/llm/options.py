@@ -4,22 +4,49 @@ Precedence: request, then the prompt's `invocation_config`, then the model's set
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import cast
 
 from mlserver.types import InferenceRequest
 
 from ..errors import InvalidInput
+from ..limits import MAX_STOP_CHARACTERS, GenerationLimits
 from ..requests.identity import request_parameter
 from ..tensors import Json, Tensors, json_object, llm_parameters_of, optional_text, single_text
 
-DENIED = frozenset(
-    ("model", "base_url", "api_key", "extra_headers", "extra_query", "extra_body", "timeout", "user", "store", "n")
+DEFAULT_ALLOWED = frozenset(
+    (
+        *("temperature", "top_p", "top_k", "min_p", "do_sample", "seed"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("stop", "logit_bias", "logprobs", "top_logprobs", "stream_options"),
+        *("response_format", "structured_outputs"),
+        *("tools", "tool_choice", "parallel_tool_calls"),
+        *("max_tokens", "max_completion_tokens", "max_new_tokens"),
+    )
 )
-"""Options that a request may set only where the setting `allow_overrides` names them."""
+"""Options that every request may set, unless the setting `allowed_options` replaces this list."""
 
-_IGNORED = frozenset(("stream", "stream_options"))
-"""The caller chooses streaming by the URL; OpenAI clients send the option all the same."""
+_NEUTRAL: Mapping[str, Callable[[Json], bool]] = {
+    "n": lambda value: _equals(value, 1),
+    "store": lambda value: value is False,
+    "service_tier": lambda value: value == "auto",
+    "top_logprobs": lambda value: _equals(value, 0),
+    "logprobs": lambda value: value is False,
+    "logit_bias": lambda value: value == {},
+    "response_format": lambda value: value == {"type": "text"},
+    "presence_penalty": lambda value: _equals(value, 0),
+    "frequency_penalty": lambda value: _equals(value, 0),
+    "tools": lambda value: value == [],
+}
+"""Values that ask for nothing. OpenAI clients send them, and some models refuse the options they belong to, so they are
+accepted and never sent on. The one table for all LLM steps."""
+
+_UNUSED = ("user", "metadata")
+"""Options that describe the caller and change no answer: accepted and dropped, unless requests may set them."""
+
+
+def _equals(value: Json, number: int) -> bool:
+    return not isinstance(value, bool) and value == number
 
 
 LENGTH_NAMES = ("max_tokens", "max_completion_tokens", "max_new_tokens")
@@ -36,24 +63,108 @@ def merge_options(*lowest_first: Mapping[str, Json]) -> dict[str, Json]:
     return merged
 
 
-def request_options(
-    request: InferenceRequest, tensors: Tensors, allow_overrides: Collection[str] = ()
-) -> dict[str, Json]:
-    """The options a request carries: parameters `kwargs` and `llm_parameters`, the tensor `llm_parameters`, and the
-    tool tensors.
+def without_neutral(options: Mapping[str, Json]) -> dict[str, Json]:
+    """The options that ask for something: no null, no neutral value, no `parallel_tool_calls` without `tools`."""
+    kept = {name: value for name, value in options.items() if value is not None and not _is_neutral(name, value)}
+    if "tools" not in kept:
+        kept.pop("parallel_tool_calls", None)
+    return kept
 
-    Raises:
-        InvalidInput: not an object, or an option that requests may not set.
+
+def _is_neutral(name: str, value: Json) -> bool:
+    return name in _NEUTRAL and _NEUTRAL[name](value)
+
+
+class RequestOptions:
+    """Reads the generation options of requests, as far as requests may set them.
+
+    Args:
+        allowed: names that a request may set. Other options are refused, unless their value is neutral.
+        limits: the operator's caps on the length of an answer, `n` and `stop`.
     """
-    options: dict[str, Json] = {}
-    for key in ("kwargs", "llm_parameters"):
-        options.update(_parameter_object(request, key))
-    options.update(llm_parameters_of(tensors))
-    options.update(_tool_options(tensors))
-    for key in options:
-        if key in DENIED and key not in allow_overrides:
-            raise InvalidInput(f"option '{key}' of 'llm_parameters' may not be set by a request")
-    return {key: value for key, value in options.items() if key not in _IGNORED}
+
+    def __init__(self, allowed: Collection[str], limits: GenerationLimits):
+        self._allowed = allowed
+        self._limits = limits
+
+    def read(self, request: InferenceRequest, tensors: Tensors) -> dict[str, Json]:
+        """The options of the parameters `kwargs` and `llm_parameters`, of the tensor `llm_parameters`, and of the tool
+        tensors. The later ones win.
+
+        Raises:
+            InvalidInput: not an object, an option that requests may not set, or a value over its limit.
+        """
+        options: dict[str, Json] = {}
+        for key in ("kwargs", "llm_parameters"):
+            options.update(_parameter_object(request, key))
+        options.update(llm_parameters_of(tensors))
+        options.update(_tool_options(tensors))
+        # The caller chooses streaming by the URL; OpenAI clients send the option all the same.
+        options.pop("stream", None)
+        return {name: self._checked(name, value) for name, value in options.items() if self._is_set(name, value)}
+
+    def _is_set(self, name: str, value: Json) -> bool:
+        """Whether a request's option counts.
+
+        Raises:
+            InvalidInput: a request may not set it.
+        """
+        if name in self._allowed:
+            # A null or neutral value stays: it overrides the settings' value, and is dropped after merging.
+            return True
+        if value is None or name in _UNUSED or _is_neutral(name, value):
+            return False
+        raise InvalidInput(f"option '{_shown(name)}' of 'llm_parameters' may not be set by a request")
+
+    def _checked(self, name: str, value: Json) -> Json:
+        """The value, within the operator's caps. Wrong types are left to the backend, which knows what it takes."""
+        limits = self._limits
+        if name in LENGTH_NAMES and _is_number(value):
+            if value == -1:
+                return limits.max_tokens
+            _check_most(name, value, limits.max_tokens)
+        if name == "n" and _is_number(value):
+            _check_most(name, value, limits.max_n)
+        if name == "stop" and value is not None:
+            _check_stop(value, limits.max_stop)
+        if name == "stream_options" and value is not None:
+            return _usage_option(value)
+        return value
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_most(name: str, value: float, most: int) -> None:
+    if value > most:
+        raise InvalidInput(f"option '{name}' is over this model's limit; expected at most {most}")
+
+
+def _check_stop(value: Json, most: int) -> None:
+    texts = cast(list[Json], value) if isinstance(value, list) else [value]
+    if len(texts) > most:
+        raise InvalidInput(f"option 'stop' has {len(texts)} texts; expected at most {most}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidInput("option 'stop' is not a text or a list of texts")
+        if len(text) > MAX_STOP_CHARACTERS:
+            raise InvalidInput(f"option 'stop' has a text of {len(text)} characters; expected {MAX_STOP_CHARACTERS}")
+
+
+def _usage_option(value: Json) -> Json:
+    """`stream_options` reduced to `include_usage`, the only one that answers honour; None unless it is true."""
+    if not isinstance(value, dict):
+        raise InvalidInput("option 'stream_options' is not an object")
+    wanted = cast(dict[str, Json], value).get("include_usage", False)
+    if not isinstance(wanted, bool):
+        raise InvalidInput("option 'stream_options.include_usage' is not true or false")
+    return {"include_usage": True} if wanted else None
+
+
+def _shown(name: str) -> str:
+    """An option's name as an error sentence may repeat it."""
+    return "".join(filter(str.isprintable, name[:64]))
 
 
 def _parameter_object(request: InferenceRequest, key: str) -> dict[str, Json]:

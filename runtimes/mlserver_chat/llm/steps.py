@@ -1,11 +1,11 @@
 """What every LLM runtime does with a request: read the conversation, render the prompt, ask the backend, answer."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from pydantic import model_validator
@@ -29,7 +29,7 @@ from ..tensors import (
     required_text,
     text_output,
 )
-from .options import merge_options, request_options
+from .options import DEFAULT_ALLOWED, RequestOptions, merge_options, without_neutral
 from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
 
 LLM_INPUTS = text_metadata(
@@ -50,8 +50,11 @@ class PromptSettings(Settings):
     """The LLM Module's own form of a prompt."""
     llm_parameters: Options = {}
     """Generation options of this model, under OpenAI's names; a prompt and a request win over them."""
+    allowed_options: list[str] | None = None
+    """Options that requests may set, in place of the default list: sampling, length, stop, seed, log-probabilities,
+    response format and tools."""
     allow_overrides: list[str] = []
-    """Options that requests may set although they are denied by default (`model`, `user`, …)."""
+    """Options that requests may set besides, e.g. `user` or `service_tier`."""
     limits: GenerationLimits = GenerationLimits()
     """Limits on what one request may cost."""
 
@@ -63,6 +66,14 @@ class PromptSettings(Settings):
         except InvalidInput as error:
             raise ValueError(str(error)) from None
         return self
+
+    default_options: ClassVar[frozenset[str]] = DEFAULT_ALLOWED
+    """Options that requests may set where `allowed_options` says nothing."""
+
+    def request_options(self) -> RequestOptions:
+        """The reader of the options of requests."""
+        allowed = self.default_options if self.allowed_options is None else self.allowed_options
+        return RequestOptions(frozenset((*allowed, *self.allow_overrides)), self.limits)
 
     def catalog(self, folder: Path) -> PromptCatalog | None:
         """The prompt's versions, read from `folder`; None without a prompt.
@@ -137,7 +148,7 @@ class ChatStep:
         self._llm = llm
         self._prompts = prompts
         self._defaults = merge_options(defaults or {}, settings.llm_parameters)
-        self._allowed: Collection[str] = settings.allow_overrides
+        self._request_options = settings.request_options()
         if prompts is not None:
             known = runtime.inputs or []
             names = {tensor.name for tensor in known}
@@ -193,13 +204,13 @@ class ChatStep:
         started = time.perf_counter()
         tensors = read_tensors(request.inputs)
         handed_on = passed_through(tensors)
-        requested = request_options(request, tensors, self._allowed)
+        requested = self._request_options.read(request, tensors)
         if self._prompts is None:
-            options = merge_options(self._defaults, requested)
+            options = without_neutral(merge_options(self._defaults, requested))
             return Call(tensors, read_conversation(tensors), options, None, handed_on, started)
         conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
         prompt = self._prompts.select(conversation_id)
-        options = merge_options(self._defaults, prompt.invocation_config, requested)
+        options = without_neutral(merge_options(self._defaults, prompt.invocation_config, requested))
         return Call(tensors, fill(prompt, tensors), options, prompt, handed_on, started)
 
     def _respond(
