@@ -7,8 +7,9 @@ stand under `parameters.extra.limits`. A request over a limit is `InvalidInput`,
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from .errors import InvalidInput, SettingsError, reason_of
 from .settings import Settings
@@ -32,6 +33,8 @@ class ServerLimits(Settings):
     """Elements that the tensors of one request may declare or hold together."""
     request_timeout: float = Field(default=60.0, gt=0)
     """Seconds to receive one request; the time to answer it doesn't count."""
+    tenant_header: Annotated[str, StringConstraints(to_lower=True, min_length=1)] = "x-tenant"
+    """Request header that names the tenant. Tenants take turns where requests wait for a model."""
 
 
 @functools.cache
