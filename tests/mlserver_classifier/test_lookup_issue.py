@@ -49,6 +49,18 @@ def test_a_missing_number_is_refused(server: Server) -> None:
     assert response.json()["error"] == "tensor 'issue_number' is missing; expected BYTES [n]"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        (["A" * 60_000], "tensor 'issue_number' has an element of 60000 characters; expected at most 255"),
+        (["1"] * 101, "tensor 'issue_number' has 101 elements; expected at most 100"),
+    ],
+)
+def test_oversized_input_is_refused(server: Server, numbers: list[str], sentence: str) -> None:
+    response = server.infer("lookup-issue", [text("issue_number", *numbers)])
+    assert (response.status_code, response.json()["error"]) == (422, sentence)
+
+
 def test_the_issues_are_about_25_and_their_keys_are_found_as_they_are_written() -> None:
     assert len(ISSUES) == 25
     assert all(key == key.upper() and status for key, status in ISSUES.items())
