@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import os
+import re
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -22,9 +24,8 @@ from .tensors.admission import check_id, check_tensors
 
 logger = logging.getLogger("mlserver.chat")
 
-_COLLECT_AFTER = 10_000
-"""Objects made and not yet freed before Python looks for garbage. A few requests on their way hold more than its own
-700 (2,000 from 3.13 on), and looking through them again and again took a fifth of a busy server's time."""
+GC_VARIABLE = "MLSERVER_LLM_GC_THRESHOLD"
+"""Environment variable with the first threshold of Python's garbage collector; unset: Python's own."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -42,11 +43,14 @@ _in_use: "WeakSet[Runtime[Any]]" = WeakSet()
 """What was not unloaded yet: MLServer reloads a model by loading the new one before it unloads the old one."""
 
 
-def _collect_less_often() -> None:
-    """Unless somebody has chosen otherwise: 0 is off."""
-    first, *older = gc.get_threshold()
-    if 0 < first < _COLLECT_AFTER:
-        gc.set_threshold(_COLLECT_AFTER, *older)
+def _set_gc_threshold() -> None:
+    """Set the garbage collector's first threshold, where the operator asks for it."""
+    value = os.environ.get(GC_VARIABLE)
+    if value is None:
+        return
+    if not re.fullmatch("[0-9]{1,9}", value):
+        raise SettingsError(f"environment variable '{GC_VARIABLE}' is not a whole number from 0 on")
+    gc.set_threshold(int(value), *gc.get_threshold()[1:])
 
 
 def text_metadata(*names: str) -> list[MetadataTensor]:
@@ -85,7 +89,7 @@ class Runtime(MLModel, Generic[ConfigT]):
     def __init__(self, settings: ModelSettings):
         super().__init__(settings)
         _refuse_batching(settings)
-        _collect_less_often()
+        _set_gc_threshold()
         self.config = cast(ConfigT, load_settings(self.settings_class, settings))
         self.registry = find_registry()
         self.resources = AsyncExitStack()

@@ -19,6 +19,7 @@ from mlserver_chat import ChatError, InvalidInput, NotReachable, RateLimited, Up
 
 _REFUSED = (400, 413, 422)
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+_KEY_PART = 8
 _LONGEST_WAIT = 24 * 3600
 
 
@@ -55,8 +56,7 @@ def _of_status(error: APIStatusError, key: str) -> ChatError:
     status = error.status_code
     if status == 429:
         wait = _retry_after(error.response.headers.get("retry-after"))
-        later = "" if wait is None else f"; try again in {wait} s"
-        return RateLimited(f"the API is over its limit{_details(error, key)}{later}")
+        return RateLimited(f"the API is over its limit{_details(error, key)}", retry_after=wait)
     if status in _REFUSED:
         return InvalidInput(f"the API refuses the request with status {status}{_details(error, key)}")
     hints = {401: "the key is not accepted", 403: "the key may not do this", 404: "no such model or URL"}
@@ -69,9 +69,16 @@ def _details(error: APIError, key: str) -> str:
     found = [
         f"{name} '{value}'"
         for name, value in (("param", error.param), ("code", error.code), ("type", error.type))
-        if isinstance(value, str) and _IDENTIFIER.fullmatch(value) and key not in value
+        if isinstance(value, str) and _IDENTIFIER.fullmatch(value) and not _holds_key(value, key)
     ]
     return f" ({', '.join(found)})" if found else ""
+
+
+def _holds_key(value: str, key: str) -> bool:
+    """Whether the value holds the key, or a part of it that is too long to be there by chance. Case doesn't count."""
+    value, key = value.lower(), key.lower()
+    parts = {key[start : start + _KEY_PART] for start in range(max(1, len(key) - _KEY_PART + 1))}
+    return any(part in value for part in parts)
 
 
 def _retry_after(header: str | None) -> int | None:

@@ -72,14 +72,32 @@ async def test_a_refusal_names_the_option(api, backend):
     )
 
 
-async def test_what_the_api_calls_a_code_is_repeated_only_if_it_is_one(api, backend):
-    api.script(Reply(status=400, error={"code": KEY, "param": f"{SECRET_TEXT}!", "type": {"x": 1}}))
+@pytest.mark.parametrize(
+    "code", [KEY, KEY.lower(), KEY.upper(), f"key_{KEY}_is_bad", KEY[8:], f"invalid.{KEY[3:14].upper()}"]
+)
+@pytest.mark.parametrize("name", ["code", "param", "type"])
+async def test_an_error_code_that_holds_the_key_is_dropped(api, backend, name, code):
+    error = {"code": None, "param": f"{SECRET_TEXT}!", "type": {"x": 1}, name: code}
+    api.script(Reply(status=400, error=error))
     assert str(await failure(backend())) == "the API refuses the request with status 400"
+
+
+async def test_an_error_code_without_the_key_is_repeated(api, backend):
+    api.script(Reply(status=400, error={"code": "context_length", "param": "messages", "type": {"x": 1}}))
+    sentence = "the API refuses the request with status 400 (param 'messages', code 'context_length')"
+    assert str(await failure(backend())) == sentence
 
 
 @pytest.mark.parametrize(
     ("header", "wait"),
-    [("20", "; try again in 20 s"), ("0.2", "; try again in 1 s"), ("-3", ""), ("1e99", ""), ("soon", ""), ("nan", "")],
+    [
+        ("20", "; try again after 20 s"),
+        ("0.2", "; try again after 1 s"),
+        ("-3", ""),
+        ("1e99", ""),
+        ("soon", ""),
+        ("nan", ""),
+    ],
 )
 async def test_retry_after_is_passed_on_when_sane(api, backend, header, wait):
     api.script(Reply(status=429, headers={"retry-after": header}))
@@ -89,7 +107,7 @@ async def test_retry_after_is_passed_on_when_sane(api, backend, header, wait):
 
 async def test_retry_after_may_be_a_date(api, backend):
     api.script(Reply(status=429, headers={"retry-after": formatdate(time.time() + 45, usegmt=True)}))
-    assert "; try again in 4" in str(await failure(backend()))
+    assert "; try again after 4" in str(await failure(backend()))
 
 
 async def test_no_connection_means_that_nothing_was_sent(backend):

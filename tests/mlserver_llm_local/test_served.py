@@ -172,7 +172,7 @@ def test_a_stream_that_fails_ends_with_the_sentence_and_the_status(server, api, 
     (last,) = stream(server, "ask-api", HELLO + ISSUE)
     assert last.outputs == [] and last.parameters.status == 429
     assert last.parameters.error.startswith("rate limited: the API is over its limit")
-    assert last.parameters.error.endswith("try again in 7 s")
+    assert last.parameters.error.endswith("try again after 7 s")
 
 
 @pytest.mark.parametrize(
