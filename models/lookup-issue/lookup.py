@@ -1,7 +1,7 @@
 """A plain MLServer model as a step of a pipeline: issue numbers in, their statuses out.
 
-Replace `issues.json` by your own tracker; the pipeline only needs the two tensors. Three habits are worth keeping: bound
-the input, search with a timeout, and do slow work in a thread, because the event loop serves every other request.
+Replace `issues.json` by your own tracker; the pipeline only needs the two tensors. Three habits are worth keeping:
+bound the input, search with a timeout, and do slow work in a thread. The event loop serves every other request.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """What every LLM runtime does with a request: read the conversation, render the prompt, ask the backend, answer."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
@@ -161,7 +162,7 @@ class ChatStep:
         Raises:
             InvalidInput: `choices` came, and the backend can't score.
         """
-        call = self._prepare(request)
+        call = await self._prepare(request)
         if "choices" in call.tensors:
             return await self._choose(request, call)
         with call.waiting(request):
@@ -171,7 +172,7 @@ class ChatStep:
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The answer piece by piece: each response adds its `content`, and the last carries the `finish_reason`.
         Scores of `choices` come in one piece."""
-        call = self._prepare(request)
+        call = await self._prepare(request)
         if "choices" in call.tensors:
             yield await self._choose(request, call)
             return
@@ -200,7 +201,7 @@ class ChatStep:
         """Give back what the backend holds."""
         await self._backend.aclose()
 
-    def _prepare(self, request: InferenceRequest) -> Call:
+    async def _prepare(self, request: InferenceRequest) -> Call:
         started = time.perf_counter()
         tensors = read_tensors(request.inputs)
         handed_on = passed_through(tensors)
@@ -211,7 +212,9 @@ class ChatStep:
         conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
         prompt = self._prompts.select(conversation_id)
         options = without_neutral(merge_options(self._defaults, prompt.invocation_config, requested))
-        return Call(tensors, fill(prompt, tensors), options, prompt, handed_on, started)
+        # Jinja waits for another process; plain replacement takes less time than a thread's start.
+        messages = await asyncio.to_thread(fill, prompt, tensors) if prompt.type == "jinja" else fill(prompt, tensors)
+        return Call(tensors, messages, options, prompt, handed_on, started)
 
     def _respond(
         self, call: Call, outputs: list[ResponseOutput], model: str = "", finish_reason: str = ""

@@ -14,7 +14,8 @@ def fill(prompt: Prompt, tensors: Tensors) -> list[Message]:
     """The messages of `prompt`, filled from `tensors`.
 
     `{history}` expands to the conversation, without the last user turn where the template itself renders that. A
-    prompt that names neither the conversation nor its last message doesn't read it.
+    prompt that names neither the conversation nor its last message doesn't read it. A Jinja prompt blocks for up to
+    `MAX_RENDER_SECONDS` a message: fill it in a worker thread.
 
     Raises:
         InvalidInput: a placeholder's tensor or the conversation is missing, or they can't be read.
@@ -53,10 +54,16 @@ def _values(prompt: Prompt, tensors: Tensors, conversation: Sequence[Message]) -
     if prompt.renders_last_user_message and not any(message.role == "user" for message in conversation):
         raise InvalidInput(f"the conversation has no message of role 'user'; prompt '{prompt.name}' needs one")
     values[LAST_USER_MESSAGE] = last_user_text(conversation)
-    values[HISTORY] = "\n".join(f"{message.role}: {message.text}" for message in conversation)
+    values[HISTORY] = "\n".join(map(_transcript_lines, conversation))
     if prompt.type == "jinja":
         values[MESSAGES] = [{"role": message.role, "content": message.text, "type": "text"} for message in conversation]
     return values
+
+
+def _transcript_lines(message: Message) -> str:
+    """`role: text`. Further lines of the text are indented, so that a message can't forge the line of another role."""
+    role = " ".join(message.role.split())
+    return f"{role}: " + "\n  ".join(message.text.splitlines())
 
 
 def _ends_with_user(conversation: Sequence[Message]) -> bool:
