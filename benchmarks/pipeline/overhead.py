@@ -21,6 +21,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from mlserver_chat.tensors import text_input
 from mlserver_pipeline.calls.local import SameProcessSteps
+from mlserver_pipeline.calls.timed import TimedSteps
 from mlserver_pipeline.calls.wire import message_from_request, request_for_step
 from mlserver_pipeline.engine.engine import Engine
 from mlserver_pipeline.engine.runner import Runner
@@ -67,7 +68,7 @@ async def main() -> None:
     for number in range(STEPS):
         await registry.load(ModelSettings(name=f"s{number}", implementation=Nothing))
     data_plane = DataPlane(Settings(), registry)
-    calls = SameProcessSteps(data_plane, 60)
+    calls = TimedSteps(SameProcessSteps(data_plane), 60)
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(Engine(load_graphs(manifest(Path(folder)), Path(folder)), calls))
     message = message_from_request(InferenceRequest(inputs=[text_input(name, ["some text"]) for name in TENSORS]))

@@ -17,10 +17,12 @@ from mlserver_chat.calls.siblings import (
 
 from .api.grpc_mesh import MeshDataPlane
 from .api.mesh import Mesh, MeshRoute, Pipelines
-from .calls.local import SameProcessSteps, can_stream
+from .calls.leaving import LeavableSteps
+from .calls.local import SameProcessSteps, answers_as_llm, can_stream
 from .calls.remote import MixedSteps, remote_steps
 from .calls.spans import SpannedSteps
 from .calls.split import SplitSteps
+from .calls.timed import TimedSteps
 from .engine.engine import Engine
 from .engine.runner import Runner, Streaming
 from .engine.streaming import streamed_steps
@@ -77,20 +79,24 @@ async def open_service(
     split = {experiment.spec.default: experiment for experiment in experiments if not experiment.is_of_pipelines}
     steps = {step for graph in graphs for step in graph.steps}
     called = sorted(steps.union(*(experiment.members for default, experiment in split.items() if default in steps)))
-    remote = remote_steps(config.models, called, config.step_timeout)
+    remote = remote_steps(config.models, called, config.step_timeout, config.limits.max_response_bytes)
     models = await asyncio.gather(
         *(wait_for_model(registry, step, owner, config.load_timeout) for step in called if step not in remote)
     )
     asked = await asyncio.gather(*(elsewhere.speaks(step) for step, elsewhere in remote.items()))
     speaking = {model.name for model in models if can_stream(model)}
-    speaking |= {step for step, speaks in zip(remote, asked, strict=True) if speaks}
+    remote_speaking = {step for step, speaks in zip(remote, asked, strict=True) if speaks}
+    speaking |= remote_speaking
     # Whoever is chosen has to stream.
     mute = {default for default, each in split.items() if not {one.name for one in each.spec.candidates} <= speaking}
-    here = SameProcessSteps(data_plane_of(server), config.step_timeout)
+    here = SameProcessSteps(data_plane_of(server))
     mixed = MixedSteps(remote, here)
     tracer = tracer_provider_of(server).get_tracer("mlserver_pipeline")
-    split_steps = SplitSteps(split.values(), mixed, mixed.stream)
-    engine = Engine(graphs, split_steps, around=lambda call: SpannedSteps(call, tracer))
+    llm_steps = {model.name for model in models if answers_as_llm(model)} | remote_speaking
+    split_steps = SplitSteps(split.values(), LeavableSteps(mixed, llm_steps), mixed.stream)
+    engine = Engine(
+        graphs, split_steps, around=lambda call: SpannedSteps(TimedSteps(call, config.step_timeout), tracer)
+    )
     streamed = {graph.name: streamed_steps(graph, speaking - mute - side_steps(graph, graphs)) for graph in graphs}
     streaming = Streaming(streamed, split_steps.stream)
     addresses = Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments)

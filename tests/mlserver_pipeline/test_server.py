@@ -198,7 +198,7 @@ def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
 @pytest.fixture
 async def elsewhere(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[RemoteSteps]:
     uri = {"rest": server.url, "grpc": f"grpc://127.0.0.1:{server.grpc_port}", "nobody": "http://127.0.0.1:9"}
-    steps = RemoteSteps(uri[request.param], 10)
+    steps = RemoteSteps(uri[request.param], 10, 2**24)
     yield steps
     await steps.aclose()
 
@@ -240,8 +240,8 @@ async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(
 def test_a_uri_of_no_server_and_a_name_of_no_step_are_refused() -> None:
     for models, reason in (("ftp://x", "begins with none of"), ({"b": "http://x"}, "'b', which is no step")):
         with pytest.raises(SettingsError, match=reason):
-            remote_steps(models, ["a"], 1)
-    shared = remote_steps("grpc://x:1", ["a", "b"], 1)
+            remote_steps(models, ["a"], 1, 1024)
+    shared = remote_steps("grpc://x:1", ["a", "b"], 1, 1024)
     assert shared["a"] is shared["b"]
 
 

@@ -5,7 +5,8 @@ import zlib
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from mlserver_chat import ChatError
+from mlserver_chat import ChatError, InvalidInput
+from mlserver_chat.requests.deadline import Deadline, deadline_scope
 
 from ..engine.runner import IDENTITY, Runner, entry_headers
 from .gateway import BadRequest, read_request, write_response
@@ -15,11 +16,14 @@ async def gateway_response(runner: Runner, pipeline: str, request: Request) -> R
     """The pipeline's answer to a request. Errors are plain text: 400 for a bad body and for a step's error."""
     headers = entry_headers(request.headers)
     try:
-        answer = await runner.answer(pipeline, read_request(await _body(request)), headers)
+        deadline = Deadline.of_headers(headers)
+        message = read_request(await _body(request))
+        with deadline_scope(deadline):
+            answer = await runner.answer(pipeline, message, headers)
         body = write_response(answer.message)
     except ClientDisconnect:
         return _text(400, "the request broke off", headers[IDENTITY])
-    except BadRequest as error:
+    except (BadRequest, InvalidInput) as error:
         return _text(400, str(error), headers[IDENTITY])
     except ChatError as error:
         return _text(int(error.status_code), str(error), headers[IDENTITY])

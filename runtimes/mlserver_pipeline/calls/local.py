@@ -1,8 +1,6 @@
 """Calling the steps: models of this process, through MLServer's own data plane."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from mlserver import MLModel
@@ -14,7 +12,6 @@ from mlserver_chat import Runtime
 from mlserver_chat.requests.identity import carried_headers
 from mlserver_chat.requests.streams import closing
 
-from ..engine.errors import StepTimeout
 from ..engine.messages import Message
 from ..engine.streaming import Chunk
 from .wire import message_from_response, request_for_step
@@ -26,43 +23,25 @@ class SameProcessSteps:
 
     Args:
         data_plane: MLServer's.
-        timeout: seconds for one call, as Core 2's model gateway has one.
     """
 
-    def __init__(self, data_plane: DataPlane, timeout: float):
+    def __init__(self, data_plane: DataPlane):
         self._data_plane = data_plane
-        self._timeout = timeout
 
     async def __call__(
         self, step: str, message: Message, headers: Mapping[str, str]
     ) -> tuple[Message, Mapping[str, str]]:
         """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
-        async with _in_time(self._timeout):
-            response = await self._data_plane.infer(request_for_step(message, headers), step)
+        response = await self._data_plane.infer(request_for_step(message, headers), step)
         return message_from_response(response), _added_headers(response)
 
     async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """The step's answer as it comes; the pipeline's `StreamCall`."""
-        async with (
-            _in_time(self._timeout),
-            closing(self._data_plane.infer_stream(_one(request_for_step(message, headers)), step)) as responses,
-        ):
+        request = request_for_step(message, headers)
+        async with closing(self._data_plane.infer_stream(_one(request), step)) as responses:
             async for response in responses:
                 raise_reported(response)
                 yield message_from_response(response), _added_headers(response)
-
-
-@asynccontextmanager
-async def _in_time(seconds: float) -> AsyncGenerator[None]:
-    """Raises `StepTimeout` when the block takes longer; a TimeoutError of the model's own stays what it is."""
-    scope = asyncio.timeout(seconds)
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        if scope.expired():
-            raise StepTimeout from None
-        raise
 
 
 async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
@@ -84,6 +63,11 @@ def can_stream(model: MLModel) -> bool:
     """Whether a model's chunks can be put together to its answer again: those of a runtime of this suite can."""
     own: object = getattr(type(model), "handle_stream", None)
     return own is not None and own is not vars(Runtime)["handle_stream"]
+
+
+def answers_as_llm(model: MLModel) -> bool:
+    """Whether a model declares the output `output_all`, as the LLM steps of this suite do."""
+    return any(output.name == "output_all" for output in model.outputs or ())
 
 
 def _added_headers(response: InferenceResponse) -> dict[str, str]:

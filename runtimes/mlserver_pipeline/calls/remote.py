@@ -39,10 +39,12 @@ class RemoteSteps:
     Args:
         uri: `grpc://host:port`, or the base URL of a REST server.
         timeout: seconds for one call.
+        max_bytes: largest answer, in bytes.
     """
 
-    def __init__(self, uri: str, timeout: float):
+    def __init__(self, uri: str, timeout: float, max_bytes: int):
         self._timeout = timeout
+        self._max_bytes = max_bytes
         self._call: Call = self._grpc if uri.startswith("grpc://") else self._rest
         self._uri = uri.rstrip("/")
         self._channel: grpc.aio.Channel | None = None
@@ -89,7 +91,7 @@ class RemoteSteps:
     def _stub(self) -> Any:
         self._channel = self._channel or grpc.aio.insecure_channel(
             self._uri.removeprefix("grpc://"),
-            [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+            [("grpc.max_receive_message_length", self._max_bytes), ("grpc.max_send_message_length", -1)],
         )
         return cast(Any, GRPCInferenceServiceStub)(self._channel)
 
@@ -102,7 +104,7 @@ class RemoteSteps:
     ) -> AsyncIterator[InferenceResponse]:
         sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
         metadata = _metadata(step, headers)
-        call: Any = self._stub().ModelStreamInfer(iter([sent]), metadata=metadata, timeout=self._timeout)
+        call: Any = self._stub().ModelStreamInfer(iter([sent]), metadata=metadata)
         try:
             async for answer in call:
                 yield ModelInferResponseConverter.to_types(answer)
@@ -126,7 +128,7 @@ class RemoteSteps:
         metadata = _metadata(step, headers)
         sent = ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
         try:
-            call: Any = self._stub().ModelInfer(sent, metadata=metadata, timeout=self._timeout)
+            call: Any = self._stub().ModelInfer(sent, metadata=metadata)
             answer: Any = await call
             trailing: list[tuple[str, str]] = list(await call.trailing_metadata())
         except grpc.aio.AioRpcError as error:
@@ -191,7 +193,9 @@ class MixedSteps:
         await asyncio.gather(*(remote.aclose() for remote in set(self._remote.values())))
 
 
-def remote_steps(models: str | Mapping[str, str], steps: Sequence[str], timeout: float) -> dict[str, RemoteSteps]:
+def remote_steps(
+    models: str | Mapping[str, str], steps: Sequence[str], timeout: float, max_bytes: int
+) -> dict[str, RemoteSteps]:
     """The servers of those `steps` that are elsewhere, by the setting `models`; one connection a server.
 
     Raises:
@@ -203,7 +207,7 @@ def remote_steps(models: str | Mapping[str, str], steps: Sequence[str], timeout:
             raise SettingsError(f"'models' gives '{step}' a URI that begins with none of http://, https://, grpc://")
         if step not in steps:
             raise SettingsError(f"'models' names '{step}', which is no step; expected one of {', '.join(steps)}")
-    servers = {uri: RemoteSteps(uri, timeout) for uri in uris.values()}
+    servers = {uri: RemoteSteps(uri, timeout, max_bytes) for uri in uris.values()}
     return {step: servers[uri] for step, uri in uris.items()}
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 
+from mlserver_chat.requests.deadline import current_deadline
 from mlserver_chat.requests.streams import closing
 
 from ..engine.engine import Call
@@ -62,4 +63,5 @@ class SplitSteps:
     async def _mirror(self, name: str, message: Message, headers: Mapping[str, str]) -> None:
         # Nobody waits for a mirror's answer, nor for its error.
         with suppress(Exception):
-            await self._call(name, message, headers)
+            async with current_deadline().enforced():
+                await self._call(name, message, headers)

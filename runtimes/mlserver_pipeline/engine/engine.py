@@ -5,22 +5,28 @@ is an async function from message to message.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mlserver_chat.requests.deadline import Deadline, current_deadline
+
 from ..manifests.graph import Graph, Node
 from ..manifests.references import Topic
 from .batches import Batch
-from .errors import step_error
+from .errors import StepTimeout, step_error
 from .joins import Fold, Join, keep_left
 from .messages import Message, Record
 from .trace import NodeTrace, describe_stall
 
 Call = Callable[[str, Message, Mapping[str, str]], Awaitable[tuple[Message, Mapping[str, str]]]]
 """Calls a model: its name, the message and the headers; returns its answer and the `x-*` headers it adds."""
+
+MOMENT = 0.01
+"""Seconds before a deadline in which an error counts as the deadline's: steps may keep it themselves."""
 
 Clock = Callable[[], int]
 """The time in milliseconds."""
@@ -53,7 +59,21 @@ class Stall:
     text: str
 
 
-Outcome = Answer | Failure | Stall
+@dataclass(frozen=True)
+class TimedOut:
+    """The request's deadline passed before there was an answer."""
+
+    was_sent: bool
+    """Whether a step had been called by then."""
+
+    @property
+    def text(self) -> str:
+        """What had happened until then."""
+        what = "the pipeline answered" if self.was_sent else "a step was called"
+        return f"the request's deadline passed before {what}"
+
+
+Outcome = Answer | Failure | Stall | TimedOut
 
 
 class _Listener(NamedTuple):
@@ -94,11 +114,11 @@ class Engine:
     def start(
         self, pipeline: str, message: Message, headers: Mapping[str, str], identity: str, call: Call | None = None
     ) -> "Run":
-        """Send a request into a pipeline. It goes on to its end whether or not anybody waits for the outcome.
+        """Send a request into a pipeline. It runs to its end, or to the current deadline, also when nobody waits.
 
         `call` takes the place of the engine's for this request.
         """
-        run = Run(self, self.graphs[pipeline], identity, self.around(call or self.call))
+        run = Run(self, self.graphs[pipeline], identity, self.around(call or self.call), current_deadline())
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
         run.begin(Record(message, headers, self.clock()))
@@ -139,9 +159,12 @@ class _NodeState:
 
 
 class Run:
-    """One request: `outcome` resolves with the first thing that reaches the output, `done` when nothing is left."""
+    """One request: `outcome` resolves with the first thing that reaches the output, `done` when nothing is left.
 
-    def __init__(self, engine: Engine, graph: Graph, identity: str, call: Call):
+    At the deadline the outcome is `TimedOut`, unless there was one before, and the steps that still run are cancelled.
+    """
+
+    def __init__(self, engine: Engine, graph: Graph, identity: str, call: Call, deadline: Deadline):
         loop = asyncio.get_running_loop()
         self.outcome: asyncio.Future[Outcome] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
@@ -150,6 +173,8 @@ class Run:
         self._graph = graph
         self._identity = identity
         self._model = call
+        self._deadline = deadline
+        self._has_called = False
         self._queue: deque[tuple[Topic, Record]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -160,8 +185,23 @@ class Run:
 
     def begin(self, record: Record) -> None:
         """Let the request in."""
-        self._queue.append((self._graph.inputs, record))
+        if self._deadline.passed:
+            self._expire()
+        else:
+            self._queue.append((self._graph.inputs, record))
+        if not math.isinf(self._deadline.at):
+            timer = asyncio.get_running_loop().call_later(self._deadline.left, self._expire)
+            self.done.add_done_callback(lambda _: timer.cancel())
         self._settle()
+
+    @property
+    def _is_late(self) -> bool:
+        return self._deadline.left < MOMENT
+
+    def _expire(self) -> None:
+        self._resolve(TimedOut(self._has_called))
+        for call in self._calls:
+            call.cancel()
 
     def _settle(self) -> None:
         """Deliver what is queued; when nothing is in flight, free parked sides one after the other; then end."""
@@ -224,10 +264,11 @@ class Run:
     async def _call(self, node: Node, record: Record) -> None:
         trace = self.states[node.sink].trace
         began = time.perf_counter()
+        self._has_called = True
         try:
             message, headers = await self._model(node.name, record.message, record.headers)
         except (Exception, asyncio.CancelledError) as error:
-            text = step_error(node.name, error)
+            text = step_error(node.name, StepTimeout() if self._is_late else error)
             trace.failed(text, time.perf_counter() - began)
             self._fail(node.sink.pipeline, text)
             return
@@ -241,7 +282,7 @@ class Run:
 
     def _fail(self, pipeline: str, text: str) -> None:
         if pipeline == self._graph.name:
-            self._resolve(Failure(text))
+            self._resolve(TimedOut(self._has_called) if self._is_late else Failure(text))
 
     def _resolve(self, outcome: Outcome) -> None:
         if not self.outcome.done():

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from mlserver.errors import MLServerError
 
 from mlserver_chat import ChatError
+from mlserver_chat.errors import CallerLeft
 
 _GRPC_CODES = {400: "InvalidArgument", 404: "NotFound", 422: "FailedPrecondition", 500: "Internal"}
 
@@ -39,6 +40,8 @@ def step_error(step: str, error: BaseException) -> str:
     """
     if isinstance(error, StepTimeout):
         return rpc_error(step, "DeadlineExceeded", "context deadline exceeded")
+    if isinstance(error, CallerLeft):
+        return rpc_error(step, "Canceled", "the caller went away")
     if isinstance(error, CancelledError):
         return rpc_error(step, "Canceled", "context canceled")
     if isinstance(error, RpcFailed):

@@ -5,10 +5,13 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
-from mlserver_chat import Stalled
+from mlserver_chat import NotReachable, Stalled, UpstreamFailed
+from mlserver_chat.errors import CallerLeft
+from mlserver_chat.requests.caller import Caller, caller_scope, current_caller
+from mlserver_chat.requests.deadline import DEADLINE_HEADER
 from mlserver_chat.requests.identity import carried_headers
 
-from .engine import Answer, Call, Engine, Failure, Run, Stall
+from .engine import Answer, Call, Engine, Failure, Run, Stall, TimedOut
 from .errors import StepFailed
 from .messages import Message, Tensor
 from .streaming import ChunkFeed, StreamCall
@@ -56,8 +59,14 @@ class Runner:
             StepFailed: a step answered with an error before there was an answer.
             Stalled: no answer can come.
         """
-        run = self._start(pipeline, message, headers)
-        await asyncio.shield(run.outcome)
+        caller = Caller()
+        with caller_scope(caller):
+            run = self._start(pipeline, message, headers)
+        try:
+            await _outcome_for(current_caller(), run)
+        except (CallerLeft, asyncio.CancelledError):
+            caller.leave()
+            raise
         return self._answer(run, headers)
 
     async def stream(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
@@ -72,22 +81,26 @@ class Runner:
         if self._streaming is None:
             yield await self.answer(pipeline, message, headers)
             return
-        feed = ChunkFeed(self._streaming.steps[pipeline], self._engine.call, self._streaming.call)
-        run = self._start(pipeline, message, headers, feed)
+        caller = Caller()
+        feed = ChunkFeed(self._streaming.steps[pipeline], self._engine.call, self._streaming.call, caller)
+        with caller_scope(caller):
+            run = self._start(pipeline, message, headers, feed)
         run.outcome.add_done_callback(lambda _: feed.end())
         try:
             async for chunk in feed.chunks():
                 yield Answer(chunk, headers)
             yield self._answer(run, headers)
         finally:
-            feed.cut()
+            if not run.outcome.done():
+                feed.cut()
 
     async def aclose(self) -> None:
         """Let what is in flight come to its end."""
         await self._engine.aclose()
 
     def _start(self, pipeline: str, message: Message, headers: Mapping[str, str], call: Call | None = None) -> Run:
-        passed_on = {name: value for name, value in headers.items() if name != TRACE}
+        # The deadline is the run's, which tells each step what is left of it.
+        passed_on = {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
         return self._engine.start(pipeline, message, passed_on, headers.get(IDENTITY, ""), call)
 
     def _answer(self, run: Run, headers: Mapping[str, str]) -> Answer:
@@ -96,8 +109,23 @@ class Runner:
             raise StepFailed(outcome.text)
         if isinstance(outcome, Stall):
             raise Stalled(outcome.text)
+        if isinstance(outcome, TimedOut):
+            raise (UpstreamFailed if outcome.was_sent else NotReachable)(outcome.text)
         if headers.get(TRACE) != "1":
             return outcome
         rows = [row.encode("utf-8") for row in trace_rows(run.traces, self._trace_values)]
         trace = Tensor("trace", "BYTES", (len(rows), 1), rows, {"content_type": "str"})
         return Answer(outcome.message._replace(tensors=(*outcome.message.tensors, trace)), outcome.headers)
+
+
+async def _outcome_for(caller: Caller | None, run: Run) -> None:
+    """Wait until the run has an outcome; it goes on when this is cancelled.
+
+    Raises:
+        CallerLeft: the caller left before.
+    """
+
+    async def outcome() -> None:
+        await asyncio.shield(run.outcome)
+
+    await (outcome() if caller is None else caller.unless_left(outcome()))

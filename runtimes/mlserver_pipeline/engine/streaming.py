@@ -5,6 +5,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 from mlserver_chat import CompletionBuilder, CompletionChunk
+from mlserver_chat.errors import CallerLeft
+from mlserver_chat.requests.caller import Caller
 from mlserver_chat.requests.streams import closing
 
 from ..manifests.graph import Graph
@@ -22,10 +24,6 @@ CUT = "cut"
 """The `finish_reason` of an answer whose reader went away."""
 
 
-class ReaderGone(Exception):
-    """The caller went away before the model said anything."""
-
-
 def streamed_steps(graph: Graph, can_stream: Collection[str]) -> frozenset[str]:
     """The steps whose chunks a caller gets: those on the way to the output whose model streams, and behind which no
     other such step comes."""
@@ -41,12 +39,14 @@ class ChunkFeed:
         steps: those that may be.
         infer: calls a model as usual.
         stream: calls one that streams.
+        caller: leaves when the reader goes away before the streamed step has begun.
     """
 
-    def __init__(self, steps: frozenset[str], infer: Call, stream: StreamCall):
+    def __init__(self, steps: frozenset[str], infer: Call, stream: StreamCall, caller: Caller):
         self._steps = steps
         self._infer = infer
         self._stream = stream
+        self._caller = caller
         self._chunks: asyncio.Queue[Message | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
         self._is_cut = False
@@ -58,7 +58,7 @@ class ChunkFeed:
         if step not in self._steps or self._reading is not None:
             return await self._infer(step, message, headers)
         if self._is_cut:
-            raise ReaderGone("the caller went away")
+            raise CallerLeft
         answer = StreamedAnswer()
         self._reading = asyncio.create_task(self._read(step, message, headers, answer))
         try:
@@ -69,7 +69,7 @@ class ChunkFeed:
                 raise
         is_cut = self._reading.cancelled()
         if is_cut and not answer.text:
-            raise ReaderGone("the caller went away")
+            raise CallerLeft
         return answer.message(is_cut), answer.headers
 
     async def _read(self, step: str, message: Message, headers: Mapping[str, str], answer: "StreamedAnswer") -> None:
@@ -88,9 +88,11 @@ class ChunkFeed:
         self._chunks.put_nowait(None)
 
     def cut(self) -> None:
-        """The caller has gone: stop the model."""
+        """The reader has gone: stop the streamed step, or what leads to it."""
         self._is_cut = True
-        if self._reading is not None:
+        if self._reading is None:
+            self._caller.leave()
+        else:
             self._reading.cancel()
 
 

@@ -1,0 +1,44 @@
+"""Bounds the time of each call of a step."""
+
+from collections.abc import Mapping
+
+from mlserver_chat.requests.deadline import DEADLINE_HEADER, current_deadline, deadline_scope
+
+from ..engine.engine import MOMENT, Call
+from ..engine.errors import StepTimeout
+from ..engine.messages import Message
+
+
+class TimedSteps:
+    """Calls steps for a limited time each, and tells them in `x-request-timeout-ms` how much of it is left.
+
+    A step has `timeout` seconds, streamed or not, or less where the request's own deadline comes sooner.
+
+    Args:
+        call: calls a model.
+        timeout: seconds for one call.
+    """
+
+    def __init__(self, call: Call, timeout: float):
+        self._call = call
+        self._timeout = timeout
+
+    async def __call__(
+        self, step: str, message: Message, headers: Mapping[str, str]
+    ) -> tuple[Message, Mapping[str, str]]:
+        """The step's answer; the engine's `Call`.
+
+        Raises:
+            StepTimeout: the step took too long.
+        """
+        deadline = current_deadline().sooner(self._timeout)
+        with deadline_scope(deadline):
+            try:
+                async with deadline.enforced():
+                    answer, added = await self._call(step, message, {**headers, **deadline.headers()})
+            except Exception as error:
+                # A step that keeps the deadline itself fails a moment before it.
+                if deadline.left < MOMENT:
+                    raise StepTimeout from error
+                raise
+        return answer, {name: value for name, value in added.items() if name != DEADLINE_HEADER}

@@ -1,0 +1,189 @@
+"""A request's deadline and `step_timeout`: when steps end, what the answer is, and what steps are told."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+
+import grpc
+import pytest
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceServicer, add_GRPCInferenceServiceServicer_to_server
+
+from mlserver_chat import NotReachable, UpstreamFailed
+from mlserver_chat.requests.deadline import DEADLINE_HEADER, Deadline, deadline_scope
+from mlserver_pipeline.calls.remote import RemoteSteps
+from mlserver_pipeline.calls.timed import TimedSteps
+from mlserver_pipeline.engine.engine import TimedOut
+from mlserver_pipeline.engine.errors import RpcFailed, StepFailed, StepTimeout, step_error
+from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.runner import Runner, Streaming
+from mlserver_pipeline.engine.streaming import Chunk
+from pipeline_lab import Lab, emits, ints, message
+
+MakeLab = Callable[..., Lab]
+TWO = "steps: [{name: a}, {name: b, inputs: [a]}]\noutput: {steps: [b]}"
+JOINED = """
+steps:
+- {name: a}
+- {name: b, inputs: [a]}
+- {name: c, inputs: [a, b], inputsJoinType: outer}
+output: {steps: [c]}
+"""
+
+
+async def forever(_: Message) -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+def timed(it: Lab, seconds: float) -> Lab:
+    it.engine.around = lambda call: TimedSteps(call, seconds)
+    return it
+
+
+def milliseconds(headers: Mapping[str, str]) -> int:
+    return int(headers[DEADLINE_HEADER])
+
+
+async def test_a_step_that_takes_longer_than_step_timeout_fails_with_deadline_exceeded(lab: MakeLab) -> None:
+    runner = Runner(timed(lab({"a": forever}, TWO), 0.05).engine)
+    with pytest.raises(StepFailed, match="a : rpc error: code = DeadlineExceeded desc = context deadline exceeded"):
+        await runner.answer("p", message(ints("i", 1)), {})
+
+
+async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
+    async def endless(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        while True:
+            yield message(Tensor("content", "BYTES", (1, 1), [b"."], {})), {}
+            await asyncio.sleep(0.01)
+
+    it = timed(lab({"keep": emits("x")}, "steps: [{name: talk}]\noutput: {steps: [talk]}"), 0.1)
+    stream = Runner(it.engine, streaming=Streaming({"p": frozenset({"talk"})}, endless))
+    with pytest.raises(StepFailed, match="talk : rpc error: code = DeadlineExceeded"):
+        async for _ in stream.stream("p", message(ints("i", 1)), {}):
+            pass
+
+
+async def test_past_the_deadline_the_answer_is_424_and_running_steps_are_cancelled(lab: MakeLab) -> None:
+    it = timed(lab({"a": emits("x"), "b": forever}, TWO), 60)
+    with deadline_scope(Deadline.after(0.05)), pytest.raises(UpstreamFailed, match="before the pipeline answered"):
+        await Runner(it.engine).answer("p", message(ints("i", 1)), {})
+    with deadline_scope(Deadline.after(0.05)):
+        run = it.start(ints("i", 1))
+    await run.done
+    assert run.outcome.result() == TimedOut(was_sent=True)
+    (_, b) = run.traces[:2]
+    assert b.error == "b : rpc error: code = DeadlineExceeded desc = context deadline exceeded"
+
+
+async def test_a_step_that_keeps_the_deadline_itself_doesnt_change_the_answer(lab: MakeLab) -> None:
+    async def gives_up(_: Message) -> Message:
+        await asyncio.sleep(0.046)
+        raise UpstreamFailed("no time left")
+
+    it = timed(lab({"a": gives_up}, TWO), 60)
+    with deadline_scope(Deadline.after(0.05)), pytest.raises(UpstreamFailed, match="before the pipeline answered"):
+        await Runner(it.engine).answer("p", message(ints("i", 1)), {})
+
+
+async def test_a_deadline_that_has_passed_before_is_503_and_calls_no_step(lab: MakeLab) -> None:
+    it = timed(lab({"a": emits("x"), "b": emits("x")}, TWO), 60)
+    with deadline_scope(Deadline.after(0)), pytest.raises(NotReachable, match="before a step was called"):
+        await Runner(it.engine).answer("p", message(ints("i", 1)), {})
+    assert it.calls == []
+
+
+async def test_every_step_is_told_what_is_left_at_that_moment(lab: MakeLab) -> None:
+    async def slow(_: Message) -> Message:
+        await asyncio.sleep(0.05)
+        return message(ints("x", 1))
+
+    it = timed(lab({"a": slow, "b": slow, "c": emits("y")}, JOINED), 60)
+    with deadline_scope(Deadline.after(30)):
+        answer = await Runner(it.engine).answer("p", message(ints("i", 1)), {DEADLINE_HEADER: "999999"})
+    a, b, c = map(milliseconds, it.headers)
+    assert 30_000 >= a > b + 40 and b > c + 40
+    assert DEADLINE_HEADER not in answer.headers
+
+
+async def test_a_step_is_told_of_step_timeout_where_that_comes_sooner(lab: MakeLab) -> None:
+    it = timed(lab({"a": emits("x"), "b": emits("x")}, TWO), 2)
+    with deadline_scope(Deadline.after(30)):
+        await Runner(it.engine).answer("p", message(ints("i", 1)), {})
+    assert all(1900 < milliseconds(headers) <= 2000 for headers in it.headers)
+
+
+async def test_a_deadline_that_a_step_answers_with_goes_no_further() -> None:
+    async def echoes(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        return sent, headers
+
+    _, added = await TimedSteps(echoes, 60)("a", message(), {"x-color": "red"})
+    assert added == {"x-color": "red"}
+
+
+class Trickle(GRPCInferenceServiceServicer):
+    """Answers never, and streams a chunk now and then without end; `big` answers at once and at length."""
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: object) -> pb.ModelInferResponse:
+        if request.model_name != "big":
+            await asyncio.Event().wait()
+        contents = pb.InferTensorContents(bytes_contents=[b"x" * 4096])
+        output = pb.ModelInferResponse.InferOutputTensor(name="x", shape=[1], datatype="BYTES", contents=contents)
+        return pb.ModelInferResponse(outputs=[output])
+
+    async def ModelStreamInfer(self, requests: object, context: object) -> AsyncIterator[pb.ModelInferResponse]:
+        while True:
+            yield pb.ModelInferResponse()
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def over_grpc() -> AsyncGenerator[str]:
+    server = grpc.aio.server()
+    add_GRPCInferenceServiceServicer_to_server(Trickle(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    await server.stop(0)
+
+
+@asynccontextmanager
+async def over_rest() -> AsyncGenerator[str]:
+    """A server that sends a byte of its answer now and then, without end."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        kind = b"text/event-stream" if b"infer_stream" in request else b"application/json"
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: 1000000\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+        hung_up.set()
+
+    hung_up = asyncio.Event()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await hung_up.wait()
+
+
+@pytest.mark.parametrize("trickling", [over_grpc, over_rest])
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_server_that_trickles_doesnt_outlive_step_timeout(
+    trickling: Callable[[], AbstractAsyncContextManager[str]], is_streamed: bool
+) -> None:
+    async def streamed(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+        return [chunk async for chunk in remote.stream(step, sent, headers)][-1]
+
+    async with trickling() as uri, aclosing(RemoteSteps(uri, 60, 2**20)) as remote:
+        with pytest.raises(StepTimeout):
+            await TimedSteps(streamed if is_streamed else remote, 0.3)("a", message(ints("i", 1)), {})
+
+
+async def test_an_answer_over_max_response_bytes_is_refused_over_grpc() -> None:
+    async with over_grpc() as uri, aclosing(RemoteSteps(uri, 60, 1024)) as remote:
+        with pytest.raises(RpcFailed) as refused:
+            await remote("big", message(ints("i", 1)), {})
+    assert step_error("big", refused.value).startswith("big : rpc error: code = ResourceExhausted desc = ")
