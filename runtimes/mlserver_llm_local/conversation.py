@@ -12,9 +12,12 @@ from jinja2 import TemplateError
 from mlserver_chat import InvalidInput, Message, SettingsError
 from mlserver_chat.stores import SYSTEM_ROLES
 
+from .control_tokens import ControlTokens, Marks
+
 _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 """What applying a chat template may raise."""
 _ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class ChatFormat:
@@ -30,6 +33,7 @@ class ChatFormat:
 
     def __init__(self, tokenizer: Any, end_tokens: int | Sequence[int] | None):
         self._tokenizer = tokenizer
+        self._control = ControlTokens(tokenizer)
         ends = tokenizer.eos_token_id if end_tokens is None else end_tokens
         self.end_tokens: list[int] = [ends] if isinstance(ends, int) else list(ends or [])
         if not tokenizer.chat_template:
@@ -37,6 +41,7 @@ class ChatFormat:
         if not self.end_tokens:
             raise SettingsError("the model has no token that ends an answer; expected 'eos_token_id'")
         self.pad_token: int = self.end_tokens[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._no_roles = "\0".join(tokenizer.convert_ids_to_tokens([*self.end_tokens, self.pad_token]))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
         """The tokens up to where the answer begins.
@@ -71,18 +76,21 @@ class ChatFormat:
         """The tokens of `messages`; where the template insists on another order of roles, of what can be put in it."""
         for attempt in (messages, _alternating(messages)):
             with suppress(*_REFUSALS):
-                # Sanitized: a message that spells a control token, such as the end of a turn, can't forge a turn.
-                encoded: Any = self._tokenizer.apply_chat_template(
-                    self._records(attempt),
-                    tools=list(tools) or None,
+                marks = Marks(self._control)
+                chat: str = self._tokenizer.apply_chat_template(
+                    [self._marked(record, marks) for record in self._records(attempt)],
+                    tools=marks.put(list(tools)) or None,
                     add_generation_prompt=add_generation_prompt,
-                    sanitize_control_tokens=True,
-                    return_dict=True,
+                    tokenize=False,
                 )
-                return list(encoded["input_ids"])
+                return self._control.encode(chat, marks)
         raise InvalidInput(
             "the model's chat template refuses this conversation; it may not know a role, or expect another order"
         )
+
+    @staticmethod
+    def _marked(record: dict[str, Any], marks: Marks) -> dict[str, Any]:
+        return {key: value if key == "role" else marks.put(value) for key, value in record.items()}
 
     def _records(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as chat templates expect them. A part that the model can't read is refused in the newest message
@@ -94,6 +102,8 @@ class ChatFormat:
         """The message as chat templates expect it: one text, and the arguments of tool calls as objects."""
         if not _ROLE.fullmatch(message.role):
             raise InvalidInput("a message's role has characters that no chat template uses; expected e.g. 'user'")
+        if message.role not in _ROLES and message.role in self._no_roles:
+            raise InvalidInput("a message's role could end a turn of this model; expected e.g. 'user'")
         other = next((part.type for part in message.parts if part.type != "text"), None)
         if other is not None:
             raise InvalidInput(

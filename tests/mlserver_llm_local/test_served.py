@@ -182,7 +182,7 @@ def test_a_stream_that_fails_ends_with_the_sentence_and_the_status(server, api, 
         (
             "local",
             [*HELLO, text("llm_parameters", '{"best_of": 3}')],
-            "option 'best_of' is not supported by this model",
+            "option 'best_of' of 'llm_parameters' may not be set",
         ),
         ("local", [text("role", "user"), text("content", "x" * 4000)], "the model's context holds 512"),
         (
