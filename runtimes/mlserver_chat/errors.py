@@ -5,6 +5,8 @@ MLServerError
   ChatError                   abstract; fixes the HTTP status of each leaf
   + InvalidInput       422    bad or refused input: names the tensor or key, what was expected, what came
   | - SettingsError    422    the same for settings, prompts and manifests; raised while a model loads
+  + RequestTooLarge    413    the body of a request is over the server's limit; RESOURCE_EXHAUSTED over gRPC
+  + RequestTimeout     408    the body of a request didn't come in time
   + Conflict           409    the store already holds something else under this key
   + RateLimited        429    over a limit, ours or the upstream's
   + UpstreamFailed     424    the upstream failed or timed out after the request was sent
@@ -45,6 +47,34 @@ class InvalidInput(ChatError):
 
 class SettingsError(InvalidInput):
     """A settings file, prompt or manifest that can't be used. Loading the model fails."""
+
+
+class RequestTooLarge(ChatError):
+    """A request's body is over the server's limit, packed or unpacked. It was not read.
+
+    Args:
+        most: the limit, in bytes.
+    """
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = "too large"
+
+    def __init__(self, most: int):
+        super().__init__(f"the request is over the server's limit of {most} bytes")
+
+
+class RequestTimeout(ChatError):
+    """A request's body did not arrive in time.
+
+    Args:
+        seconds: the limit.
+    """
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    kind = "timed out"
+
+    def __init__(self, seconds: float):
+        super().__init__(f"the request's body did not arrive within {seconds:g} s")
 
 
 class Conflict(ChatError):

@@ -78,6 +78,16 @@ class GenerationLimits(Limits):
     """Seconds that a request may wait before it is answered 429."""
 
 
+def check_dimensions(tensor: str, shape: Sequence[int]) -> None:
+    """Refuse a shape of more than `MAX_DIMENSIONS`.
+
+    Raises:
+        InvalidInput: it has more.
+    """
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidInput(f"tensor '{tensor}' has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
+
+
 @dataclass
 class ElementBudget:
     """Counts the elements of one request's tensors against one limit, before anything is allocated for them.
@@ -96,18 +106,31 @@ class ElementBudget:
     def take(self, tensor: str, shape: Sequence[int]) -> int:
         """Take the elements that `shape` declares, and return their number.
 
-        Takes a time that doesn't depend on the sizes or on the number of dimensions.
+        A negative size, which other checks refuse, counts as 0.
 
         Raises:
             InvalidInput: more elements than are left, or more dimensions than `MAX_DIMENSIONS`.
         """
-        if len(shape) > MAX_DIMENSIONS:
-            raise InvalidInput(f"tensor '{tensor}' has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
-        count = 0 if 0 in shape else 1
+        check_dimensions(tensor, shape)
+        count = 0 if any(size <= 0 for size in shape) else 1
         for size in shape:
             count *= size
             if count > self.left:
-                limit = server_limits().max_elements
-                raise InvalidInput(f"the request's tensors have too many elements; expected at most {limit} together")
+                raise self._exceeded()
         self.left -= count
         return count
+
+    def take_held(self, declared: int, held: int) -> None:
+        """Take the elements that a tensor holds beyond the `declared` ones, which were taken before.
+
+        Raises:
+            InvalidInput: more elements than are left.
+        """
+        self.left -= max(0, held - declared)
+        if self.left < 0:
+            raise self._exceeded()
+
+    @staticmethod
+    def _exceeded() -> InvalidInput:
+        limit = server_limits().max_elements
+        return InvalidInput(f"the request's tensors have too many elements; expected at most {limit} together")

@@ -13,12 +13,13 @@ from weakref import WeakSet
 from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
-from .calls.siblings import find_registry
+from .calls.siblings import find_registry, find_server
 from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .metrics import count_error, forget_model
 from .requests.deadline import Deadline, deadline_scope
 from .requests.identity import request_headers
 from .requests.streams import closing
+from .server import install_guard
 from .settings import Settings, load_settings
 from .tensors.admission import check_id, check_tensors
 
@@ -92,6 +93,9 @@ class Runtime(MLModel, Generic[ConfigT]):
         _set_gc_threshold()
         self.config = cast(ConfigT, load_settings(self.settings_class, settings))
         self.registry = find_registry()
+        server = find_server(self.registry)
+        if server is not None:
+            install_guard(server)
         self.resources = AsyncExitStack()
         self.inputs = self.inputs or list(self.input_tensors)
         self.outputs = self.outputs or list(self.output_tensors)

@@ -1,6 +1,7 @@
 """JSON as Core 2's gateway reads and writes it."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -54,9 +55,9 @@ def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> 
         (body(shape=[]), "shape []; expected [n] or [n,1]"),
         (
             body(shape=[1, 2], data=["a", "b"]),
-            "2 elements under shape [1, 2]; Core 2 makes room for the first dimension",
+            "more than 1 elements under shape [1, 2]; Core 2 makes room for the first dimension",
         ),
-        (body(shape=[10**12]), "1 elements under shape [1000000000000]"),
+        (body(shape=[10**12]), "the request's tensors have too many elements; expected at most 1000000 together"),
         (body(data=[1]), "tensor 't' holds an element that is no BYTES"),
         (body(data=["\ud800"]), "half of a surrogate pair"),
         (body(name="\ud800"), "input 0 has no name"),
@@ -105,3 +106,22 @@ def test_floats_are_printed_with_the_digits_they_have() -> None:
 def test_what_json_has_no_word_for_is_an_error(tensor: Tensor) -> None:
     with pytest.raises(ValueError):
         write_response(Message("", {}, (tensor,)))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        [{"name": f"t{i}", "shape": [1_000_000], "datatype": "INT32", "data": []} for i in range(50)],
+        [{"name": f"t{i}", "shape": [1_000_000], "datatype": "BYTES", "data": []} for i in range(300)],
+        [{"name": "t", "shape": [1] * 200_000, "datatype": "INT32", "data": [1]}],
+        [{"name": "t", "shape": [1] * 200_000, "datatype": "BYTES", "data": ["x"]}],
+        [{"name": "t", "shape": [2**62, 2**62], "datatype": "INT32", "data": [1]}],
+    ],
+)
+def test_the_tensors_of_a_request_share_one_budget_of_elements(tensors: list[dict[str, object]]) -> None:
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match=r"too many elements|dimensions"):
+        read_request(json.dumps({"inputs": tensors}).encode())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60_000_000

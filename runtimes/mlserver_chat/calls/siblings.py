@@ -5,17 +5,23 @@ The one place that knows private names of MLServer. Tested against the pinned ve
 """
 
 import asyncio
+import functools
 import json
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fastapi import APIRouter
+import grpc
+from fastapi import APIRouter, FastAPI
 from mlserver import MLModel, MLServer, ModelSettings
 from mlserver.errors import ModelNotFound
+from mlserver.grpc import dataplane_pb2 as pb
+from mlserver.grpc.servicers import InferenceServicer
+from mlserver.grpc.utils import STATUS_CODE_MAPPING
 from mlserver.handlers import DataPlane
 from mlserver.parallel.worker import Worker
 from mlserver.registry import MultiModelRegistry
@@ -23,7 +29,7 @@ from mlserver.tracing import get_tracer_provider
 from opentelemetry import trace
 from opentelemetry.trace import TracerProvider
 
-from ..errors import SettingsError
+from ..errors import RequestTooLarge, SettingsError
 from ..settings import settings_folder
 
 _POLL_SECONDS = 0.05
@@ -57,9 +63,32 @@ def data_plane_of(server: MLServer) -> DataPlane:
     return server._data_plane  # pyright: ignore[reportPrivateUsage]
 
 
+def rest_app_of(server: MLServer) -> FastAPI:
+    """The application of the REST server."""
+    return server._rest_server._app  # pyright: ignore[reportPrivateUsage]
+
+
 def rest_router_of(server: MLServer) -> APIRouter:
     """The routes of the REST server."""
-    return server._rest_server._app.router  # pyright: ignore[reportPrivateUsage]
+    return rest_app_of(server).router
+
+
+def guard_grpc_messages(check: Callable[[pb.ModelInferRequest], None]) -> None:
+    """Let `check` refuse the messages of inference calls before MLServer converts them. The first call counts.
+
+    MLServer answers a `RequestTooLarge` of `check` with RESOURCE_EXHAUSTED.
+    """
+    STATUS_CODE_MAPPING[RequestTooLarge.status] = grpc.StatusCode.RESOURCE_EXHAUSTED
+    convert: Any = InferenceServicer._InsertHeaders  # pyright: ignore[reportPrivateUsage]
+    if hasattr(convert, "__wrapped__"):
+        return
+
+    @functools.wraps(convert)
+    def checked(self: InferenceServicer, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> Any:
+        check(request)
+        return convert(self, request, context)
+
+    InferenceServicer._InsertHeaders = checked  # pyright: ignore[reportPrivateUsage]
 
 
 def serve_grpc_from(server: MLServer, data_plane: Any) -> None:

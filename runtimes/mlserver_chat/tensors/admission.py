@@ -5,7 +5,8 @@ import re
 from mlserver.types import Datatype, InferenceRequest, RequestInput
 
 from ..errors import InvalidInput
-from . import flatten
+from ..limits import ElementBudget
+from .reading import count_elements, flatten
 
 MAX_ID = 255
 """Longest `id` of a request, in characters."""
@@ -28,12 +29,13 @@ def check_id(request: InferenceRequest) -> None:
 
 
 def check_tensors(request: InferenceRequest) -> None:
-    """Refuses tensors that no reading makes sense of. A shape that merely disagrees with the number of elements does.
+    """Refuse tensors that can't be read in any way. A shape that merely disagrees with the number of elements is fine.
 
     Raises:
         InvalidInput: an overlong or unprintable name; an unknown datatype, which only gRPC lets through; a negative
-            size; data where a size is 0.
+            size; data where a size is 0; more elements or dimensions than the server's limits.
     """
+    budget = ElementBudget.of_request()
     for tensor in request.inputs:
         # What a sentence and a log line may repeat.
         if len(tensor.name) > MAX_NAME or not tensor.name.isprintable():
@@ -43,6 +45,8 @@ def check_tensors(request: InferenceRequest) -> None:
             raise InvalidInput(
                 f"tensor '{tensor.name}' has the unknown datatype {datatype}; expected one such as BYTES"
             )
+        declared = budget.take(tensor.name, tensor.shape)
+        budget.take_held(declared, count_elements(tensor.data.root, declared + budget.left))
         if tensor.shape and min(tensor.shape) < 1:
             _check_sizes(tensor)
 

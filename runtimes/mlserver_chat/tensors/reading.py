@@ -76,6 +76,19 @@ def flatten(data: Any) -> list[Any]:
     return flat
 
 
+def count_elements(data: Any, most: int) -> int:
+    """The number of a tensor's elements. Counting stops above `most`."""
+    if not _is_list(data):
+        return 0 if data is None else 1
+    count = len(data)
+    for item in data if any(map(_is_list, data)) else ():
+        if count > most:
+            break
+        if _is_list(item):
+            count += count_elements(item, most) - 1
+    return count
+
+
 _BYTES = (Datatype.BYTES.value, Datatype.BYTES)
 
 

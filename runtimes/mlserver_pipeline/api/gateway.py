@@ -4,16 +4,18 @@ import base64
 import json
 import math
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 from mlserver.types import Datatype
 
+from mlserver_chat import InvalidInput
+from mlserver_chat.limits import ElementBudget, check_dimensions
+
 from ..calls.wire import carry, is_text
 from ..engine.messages import Message, Parameter, Tensor
 
-_MAX_PADDING = 1_000_000
-"""Elements that a shape may promise beyond those that came."""
 _INT64 = 2**63
 
 
@@ -39,14 +41,15 @@ def read_request(body: bytes) -> Message:
     if not isinstance(tensors, list):
         raise BadRequest("'inputs' is missing; expected a list of tensors")
     inputs = cast(list[Any], tensors)
-    return Message(
-        "",
-        _parameters(request.get("parameters"), "the request"),
-        tuple(_tensor(tensor, index) for index, tensor in enumerate(inputs)),
-    )
+    budget = ElementBudget.of_request()
+    try:
+        message_tensors = tuple(_tensor(tensor, index, budget) for index, tensor in enumerate(inputs))
+    except InvalidInput as error:
+        raise BadRequest(str(error)) from error
+    return Message("", _parameters(request.get("parameters"), "the request"), message_tensors)
 
 
-def _tensor(value: object, index: int) -> Tensor:
+def _tensor(value: object, index: int, budget: ElementBudget) -> Tensor:
     if not isinstance(value, dict):
         raise BadRequest(f"input {index} is not an object")
     tensor = cast(dict[str, Any], value)
@@ -58,7 +61,7 @@ def _tensor(value: object, index: int) -> Tensor:
     if not isinstance(datatype, str) or datatype not in Datatype.__members__:
         raise BadRequest(f"tensor '{name}' has the unknown datatype '{datatype}'")
     sizes = tuple(cast(list[int], shape))
-    data = _data(name, datatype, sizes, tensor.get("data"))
+    data = _data(name, datatype, sizes, tensor.get("data"), budget)
     return Tensor(name, datatype, sizes, data, _parameters(tensor.get("parameters"), f"tensor '{name}'"))
 
 
@@ -66,18 +69,19 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _data(name: str, datatype: str, shape: tuple[int, ...], value: object) -> list[Any]:
+def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budget: ElementBudget) -> list[Any]:
+    """The tensor's elements, filled up to the size that its shape promises."""
+    check_dimensions(name, shape)
+    # Core 2 makes room for the first dimension of BYTES only.
+    size = budget.take(name, shape[:1] if datatype == "BYTES" else shape)
     if not isinstance(value, list):
         raise BadRequest(f"tensor '{name}' has no data; expected a list")
-    flat = list(_flat(cast(list[Any], value)))
     if datatype == "BYTES" and not shape:
         raise BadRequest(f"tensor '{name}' has shape []; expected [n] or [n,1]")
-    size = shape[0] if datatype == "BYTES" else math.prod(shape)
+    flat = list(islice(_flat(cast(list[Any], value)), size + 1))
     if len(flat) > size:
         rule = "Core 2 makes room for the first dimension" if datatype == "BYTES" else "that shape has fewer"
-        raise BadRequest(f"tensor '{name}' has {len(flat)} elements under shape {list(shape)}; {rule}")
-    if size - len(flat) > _MAX_PADDING:
-        raise BadRequest(f"tensor '{name}' has {len(flat)} elements under shape {list(shape)}")
+        raise BadRequest(f"tensor '{name}' has more than {size} elements under shape {list(shape)}; {rule}")
     elements = [_element(name, datatype, element) for element in flat]
     zero = b"" if datatype == "BYTES" else False if datatype == "BOOL" else 0
     data = carry("FP32" if datatype == "FP16" else datatype, elements + [zero] * (size - len(flat)))

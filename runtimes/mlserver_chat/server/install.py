@@ -1,0 +1,30 @@
+"""Puts the guard in front of a running MLServer."""
+
+from fastapi import Request
+from mlserver import MLServer
+from starlette.responses import JSONResponse
+
+from ..calls.siblings import guard_grpc_messages, rest_app_of
+from ..errors import RateLimited
+from .grpc_guard import check_message
+from .rest_guard import RestGuard, retry_after_headers
+
+
+def install_guard(server: MLServer) -> None:
+    """Guard `server` over REST and gRPC. Every model of the suite calls it, and the first call counts.
+
+    Models are constructed while the servers start, so their applications exist already.
+    """
+    app = rest_app_of(server)
+    if isinstance(app.middleware_stack, RestGuard):
+        return
+    app.add_exception_handler(RateLimited, _rate_limited)
+    app.middleware_stack = RestGuard(app.build_middleware_stack())
+    guard_grpc_messages(check_message)
+
+
+async def _rate_limited(_: Request, error: Exception) -> JSONResponse:
+    """MLServer's answer to an error, with the header `Retry-After`."""
+    assert isinstance(error, RateLimited)
+    headers = retry_after_headers(error.retry_after)
+    return JSONResponse({"error": str(error)}, int(error.status_code), headers)
