@@ -1,11 +1,13 @@
 """Calling a model on another V2 server: its errors are ours, its streams too."""
 
 import asyncio
+import gzip
 import json
 
 import httpx2
 import pytest
 from mlserver import MLModel, ModelSettings
+from mlserver.errors import MLServerError
 from mlserver.types import InferenceResponse
 
 from mlserver_chat import (
@@ -23,6 +25,7 @@ from mlserver_chat import (
     UpstreamFailed,
     bind_llm,
 )
+from mlserver_chat.requests.deadline import DEADLINE_HEADER, Deadline, deadline_scope
 from mlserver_chat.tensors import request_of, text_elements, text_input, text_output
 from support import free_ports
 
@@ -33,8 +36,8 @@ BODY = RESPONSE.model_copy(update={"outputs": []}).model_dump(exclude_none=True)
 REQUEST = request_of([text_input("content", ["hi"])], headers={"X-Request-Id": "r1", "Authorization": "secret"}, n=1)
 
 
-def client(handler, uri: str = "http://llm") -> RemoteClient:
-    made = RemoteClient(uri, timeout=5)
+def client(handler, uri: str = "http://llm", timeout: float = 5, max_bytes: int = 2**20) -> RemoteClient:
+    made = RemoteClient(uri, timeout, max_bytes=max_bytes)
     made._http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
     return made
 
@@ -120,6 +123,65 @@ async def test_something_that_is_not_v2_is_the_servers_fault(text):
     remote = client(lambda _: httpx2.Response(200, text=text))
     with pytest.raises(UpstreamFailed, match="not a V2 response"):
         await remote.infer("m", REQUEST)
+
+
+async def test_the_servers_own_status_is_the_cause_of_an_error():
+    remote = client(lambda _: httpx2.Response(404, json={"error": "no such model"}))
+    with pytest.raises(UpstreamFailed) as caught:
+        await remote.infer("m", REQUEST)
+    cause = caught.value.__cause__
+    assert isinstance(cause, MLServerError) and (cause.status_code, str(cause)) == (404, "no such model")
+
+
+async def test_the_x_headers_of_an_answer_are_a_parameter_as_in_this_process():
+    remote = client(lambda _: httpx2.Response(200, json=BODY, headers={"X-Color": "red", "server": "s"}))
+    assert (await remote.infer("m", REQUEST)).parameters.headers == {"x-color": "red"}
+
+
+@pytest.mark.parametrize("too_large", [{"content": b"x" * 5000}, {"content": gzip.compress(b" " * 5000)}])
+async def test_an_answer_or_a_line_over_max_bytes_is_not_read(too_large):
+    headers = {"content-encoding": "gzip"} if too_large["content"].startswith(b"\x1f") else {}
+    remote = client(lambda _: httpx2.Response(200, **too_large, headers=headers), max_bytes=4096)
+    for call in (remote.infer("m", REQUEST), pieces(remote)):
+        with pytest.raises(UpstreamFailed, match="answered more than"):
+            await call
+    lines = event({}, BODY["outputs"]) * 100
+    remote = client(lambda _: httpx2.Response(200, text=lines), max_bytes=4096)
+    assert len(await pieces(remote)) == 100
+
+
+async def trickle():
+    while True:
+        yield b":"
+        await asyncio.sleep(0.01)
+
+
+async def test_timeout_bounds_an_answer_as_a_whole_and_each_gap_of_a_stream():
+    remote = client(lambda _: httpx2.Response(200, content=trickle()), timeout=0.1)
+    for call in (remote.infer("m", REQUEST), pieces(remote)):
+        with pytest.raises(UpstreamFailed, match="did not answer in time"):
+            await call
+
+
+async def test_the_requests_deadline_bounds_a_call_and_one_that_has_passed_sends_nothing():
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(200, content=trickle())
+
+    for seconds, kind in ((0.1, UpstreamFailed), (0, NotReachable)):
+        with deadline_scope(Deadline.after(seconds)), pytest.raises(kind):
+            await client(answer).infer("m", REQUEST)
+    (only,) = sent
+    assert 0 < int(only.headers[DEADLINE_HEADER]) <= 100
+
+
+async def test_a_server_is_asked_what_a_model_declares():
+    metadata = {"name": "m", "platform": "", "inputs": [], "outputs": [{"name": "o", "datatype": "BYTES", "shape": []}]}
+    assert await client(lambda _: httpx2.Response(200, json=metadata)).declared_outputs("m") == ["o"]
+    with pytest.raises(UpstreamFailed):
+        await client(lambda _: httpx2.Response(200, json=[])).declared_outputs("m")
 
 
 async def test_a_server_that_is_not_there_is_not_reachable():

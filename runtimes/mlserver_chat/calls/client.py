@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import httpx2
@@ -12,13 +13,16 @@ from mlserver import MLModel, ModelSettings
 from mlserver.context import model_context
 from mlserver.errors import MLServerError
 from mlserver.registry import MultiModelRegistry
-from mlserver.types import InferenceRequest, InferenceResponse, Parameters
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
+from pydantic import ValidationError
 
 from ..errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
-from ..requests.identity import forwarded_headers
+from ..requests.deadline import Deadline, current_deadline
+from ..requests.identity import carried_headers, forwarded_headers
 from ..requests.streams import closing
 from ..seams import ModelClient
 from ..settings import SiblingSettings
+from .bounded import TooLarge, read_body, read_lines
 from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
 
 _NO_STREAM = (404, 405)
@@ -60,7 +64,7 @@ class SameProcessClient:
                         response = await anext(responses, None)
                     if response is None:
                         return
-                    yield _checked(response)
+                    yield checked(response)
         except Exception as error:
             raise _as_ours(model, error) from None
 
@@ -74,12 +78,16 @@ class SameProcessClient:
         return target
 
 
-def _checked(response: InferenceResponse) -> InferenceResponse:
-    """A streamed response; one that reports an error, as runtimes of the suite end a failed stream, is raised."""
+def checked(response: InferenceResponse) -> InferenceResponse:
+    """A streamed response; raises the error that a runtime of the suite reports as the last response of a stream.
+
+    Raises:
+        MLServerError: there is one.
+    """
     parameters = response.parameters
     sentence, status = getattr(parameters, "error", None), getattr(parameters, "status", None)
     if isinstance(sentence, str) and isinstance(status, int) and not response.outputs:
-        raise from_status(status, sentence)
+        raise MLServerError(sentence, status)
     return response
 
 
@@ -99,14 +107,21 @@ def _as_ours(model: str, error: Exception) -> ChatError:
 
 
 class RemoteClient:
-    """Calls a model of a V2 server over HTTP.
+    """Calls a model of a V2 server over HTTP. No redirect is followed.
 
-    `uri` is a server's base URL, or a model's `…/infer` URL as Core 2's agent writes it: then the name given to a call
-    is not used. `timeout` is seconds for the answer; connecting has 5. No redirect is followed.
+    Args:
+        uri: a server's base URL, or a model's `…/infer` URL as Core 2's agent writes it: then the name given to a call
+            is not used.
+        timeout: seconds for the answer as a whole; of a stream, for its beginning and for each gap. Connecting has 5.
+            The deadline of the request that is being answered may come sooner, and bounds streams as a whole.
+        ca_file: certificates of the authorities that sign `https` servers.
+        max_bytes: most bytes of an answer, and of one line of a stream.
     """
 
-    def __init__(self, uri: str, timeout: float, ca_file: str | None = None):
+    def __init__(self, uri: str, timeout: float, ca_file: str | None = None, max_bytes: int = 16 * 2**20):
         self._uri = uri.rstrip("/")
+        self._timeout = timeout
+        self._max_bytes = max_bytes
         verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
         self._http = httpx2.AsyncClient(timeout=httpx2.Timeout(timeout, connect=5.0), verify=verify)
 
@@ -115,48 +130,77 @@ class RemoteClient:
         return self._uri if self._uri.endswith("/infer") else f"{self._uri}/v2/models/{model}/infer"
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
-        """The model's response.
+        """The model's response. The `x-*` headers of the answer are its parameter `headers`, as in this process.
 
         Raises:
-            NotReachable: no connection. UpstreamFailed: no answer in time, or not V2. Others as the server said.
+            NotReachable: no connection, or no time left. UpstreamFailed: no answer in time, too large, or not V2.
+                Others as the server said; their `__cause__` has the server's own status.
         """
-        try:
-            answer = await self._http.post(self.url(model), content=_body(request), headers=_headers(request))
-        except httpx2.HTTPError as error:
-            raise _transport_error(model, error) from None
-        if not answer.is_success:
-            raise _reported(model, answer)
-        try:
-            return InferenceResponse.model_validate_json(answer.content)
-        except ValueError:
-            raise UpstreamFailed(f"model '{model}' answered with something that is not a V2 response") from None
+        with _failures(model):
+            async with self._deadline.enforced(), self._post(model, self.url(model), request) as answer:
+                response = InferenceResponse.model_validate_json(await read_body(answer, self._max_bytes))
+        headers = carried_headers(answer.headers)
+        if headers:
+            response.parameters = response.parameters or Parameters()
+            response.parameters.headers = headers
+        return response
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The model's responses as they come, by server-sent events from `infer_stream`; raises like `infer`.
 
         What can't stream, as a pipeline on Core 2, answers in one piece.
         """
-        try:
-            async with self._http.stream(
-                "POST", f"{self.url(model)}_stream", content=_body(request), headers=_headers(request)
-            ) as answer:
-                if answer.status_code in _NO_STREAM:
+        with _failures(model):
+            async with AsyncExitStack() as stack:
+                try:
+                    async with self._deadline.enforced():
+                        answer = await stack.enter_async_context(
+                            self._post(model, f"{self.url(model)}_stream", request)
+                        )
+                except MLServerError as error:
+                    if error.status_code not in _NO_STREAM:
+                        raise
                     yield await self.infer(model, request)
                     return
-                if not answer.is_success:
-                    await answer.aread()
-                    raise _reported(model, answer)
-                async for line in answer.aiter_lines():
-                    if line.startswith("data:"):
-                        yield _checked(InferenceResponse.model_validate_json(line.removeprefix("data:")))
-        except httpx2.HTTPError as error:
-            raise _transport_error(model, error) from None
-        except ValueError:
-            raise UpstreamFailed(f"model '{model}' streamed something that is not a V2 response") from None
+                lines = await stack.enter_async_context(closing(read_lines(answer, self._max_bytes)))
+                while True:
+                    async with self._deadline.enforced():
+                        line = await anext(lines, None)
+                    if line is None:
+                        return
+                    if line.startswith(b"data:"):
+                        yield checked(InferenceResponse.model_validate_json(line.removeprefix(b"data:")))
+
+    async def declared_outputs(self, model: str) -> list[str]:
+        """The names of the outputs that a model declares; raises like `infer`."""
+        url = self.url(model).removesuffix("/infer")
+        with _failures(model):
+            async with self._deadline.enforced(), self._http.stream("GET", url) as answer:
+                metadata = MetadataModelResponse.model_validate_json(await read_body(answer, self._max_bytes))
+        return [output.name for output in metadata.outputs or ()]
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    @property
+    def _deadline(self) -> Deadline:
+        return current_deadline().sooner(self._timeout)
+
+    @asynccontextmanager
+    async def _post(self, model: str, url: str, request: InferenceRequest) -> AsyncGenerator[httpx2.Response]:
+        """Sends a request and yields the answer, whose body is still to come.
+
+        Raises:
+            MLServerError: the server answered with an error.
+        """
+        if current_deadline().passed:
+            raise NotReachable(f"the request's deadline passed before model '{model}' was called")
+        async with self._http.stream("POST", url, content=_body(request), headers=_headers(request)) as answer:
+            if not answer.is_success:
+                body = await read_body(answer, self._max_bytes)
+                raise MLServerError(_error_sentence(model, answer.status_code, body), answer.status_code)
+            yield answer
 
 
 def _body(request: InferenceRequest) -> bytes:
@@ -181,24 +225,33 @@ def _headers(request: InferenceRequest) -> list[tuple[bytes, bytes]]:
     return [(name.encode("utf-8"), value.encode("utf-8")) for name, value in headers.items()]
 
 
-def _transport_error(model: str, error: httpx2.HTTPError) -> ChatError:
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-        return NotReachable(f"model '{model}' can't be reached")
-    if isinstance(error, httpx2.TimeoutException):
-        return UpstreamFailed(f"model '{model}' did not answer in time")
-    return UpstreamFailed(f"the connection to model '{model}' broke")
+@contextmanager
+def _failures(model: str) -> Generator[None]:
+    """Turns what goes wrong with a call into the error tree."""
+    try:
+        yield
+    except MLServerError as error:
+        if isinstance(error, ChatError):
+            raise
+        raise from_status(error.status_code, str(error)) from error
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+        raise NotReachable(f"model '{model}' can't be reached") from error
+    except (httpx2.TimeoutException, TimeoutError) as error:
+        raise UpstreamFailed(f"model '{model}' did not answer in time") from error
+    except httpx2.HTTPError as error:
+        raise UpstreamFailed(f"the connection to model '{model}' broke") from error
+    except TooLarge as error:
+        raise UpstreamFailed(f"model '{model}' answered more than 'limits.max_response_bytes' allows") from error
+    except ValidationError as error:
+        raise UpstreamFailed(f"model '{model}' answered with something that is not a V2 response") from error
 
 
-def _reported(model: str, answer: httpx2.Response) -> ChatError:
-    return from_status(answer.status_code, error_sentence(model, answer))
-
-
-def error_sentence(model: str, answer: httpx2.Response) -> str:
+def _error_sentence(model: str, status: int, body: bytes) -> str:
     """What a V2 server says is wrong; where its body isn't V2's, the status."""
     try:
-        return str(cast(Mapping[str, Any], answer.json())["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"model '{model}' answered with status {answer.status_code}"
+        return str(cast(Mapping[str, Any], json.loads(body))["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"model '{model}' answered with status {status}"
 
 
 class BoundModel:
