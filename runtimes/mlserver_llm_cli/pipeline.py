@@ -17,7 +17,7 @@ from rich.table import Table
 from mlserver_chat import ChatError
 from mlserver_chat.limits import Limits
 from mlserver_chat.tensors import text_input
-from mlserver_pipeline.calls.remote import RemoteSteps
+from mlserver_pipeline.calls.remote import open_server
 from mlserver_pipeline.calls.timed import TimedSteps
 from mlserver_pipeline.calls.wire import message_from_request
 from mlserver_pipeline.drawing.drawing import draw
@@ -174,7 +174,7 @@ def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, tra
 
 
 async def _run(graphs: list[Graph], name: str, request: InferenceRequest, url: str, trace: bool, timeout: float) -> str:
-    steps = RemoteSteps(url, timeout, Limits().max_response_bytes)
+    steps = open_server(url, timeout, Limits().max_response_bytes)
     try:
         runner = Runner(Engine(graphs, TimedSteps(steps, timeout)))
         headers = entry_headers({TRACE: "1"} if trace else {})

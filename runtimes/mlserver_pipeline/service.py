@@ -19,7 +19,7 @@ from .api.grpc_mesh import MeshDataPlane
 from .api.mesh import Mesh, MeshRoute, Pipelines
 from .calls.leaving import LeavableSteps
 from .calls.local import SameProcessSteps, answers_as_llm, can_stream
-from .calls.remote import MixedSteps, remote_steps
+from .calls.remote import MixedSteps, is_remote_llm, remote_steps
 from .calls.spans import SpannedSteps
 from .calls.split import SplitSteps
 from .calls.timed import TimedSteps
@@ -83,7 +83,7 @@ async def open_service(
     models = await asyncio.gather(
         *(wait_for_model(registry, step, owner, config.load_timeout) for step in called if step not in remote)
     )
-    asked = await asyncio.gather(*(elsewhere.speaks(step) for step, elsewhere in remote.items()))
+    asked = await asyncio.gather(*(is_remote_llm(elsewhere, step) for step, elsewhere in remote.items()))
     speaking = {model.name for model in models if can_stream(model)}
     remote_speaking = {step for step, speaks in zip(remote, asked, strict=True) if speaks}
     speaking |= remote_speaking
@@ -98,7 +98,7 @@ async def open_service(
         graphs, split_steps, around=lambda call: SpannedSteps(TimedSteps(call, config.step_timeout), tracer)
     )
     streamed = {graph.name: streamed_steps(graph, speaking - mute - side_steps(graph, graphs)) for graph in graphs}
-    streaming = Streaming(streamed, split_steps.stream)
+    streaming = Streaming(streamed, split_steps.stream, config.limits.max_response_bytes)
     addresses = Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments)
     candidates = {default: [one.name for one in each.spec.candidates] for default, each in split.items()}
     answering = {graph.name: {one for step in graph.steps for one in candidates.get(step, [step])} for graph in graphs}

@@ -11,7 +11,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceServicer, add_G
 
 from mlserver_chat import NotReachable, UpstreamFailed
 from mlserver_chat.requests.deadline import DEADLINE_HEADER, Deadline, deadline_scope
-from mlserver_pipeline.calls.remote import RemoteSteps
+from mlserver_pipeline.calls.remote import open_server
 from mlserver_pipeline.calls.timed import TimedSteps
 from mlserver_pipeline.engine.engine import TimedOut
 from mlserver_pipeline.engine.errors import RpcFailed, StepFailed, StepTimeout, step_error
@@ -60,6 +60,18 @@ async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
     it = timed(lab({"keep": emits("x")}, "steps: [{name: talk}]\noutput: {steps: [talk]}"), 0.1)
     stream = Runner(it.engine, streaming=Streaming({"p": frozenset({"talk"})}, endless))
     with pytest.raises(StepFailed, match="talk : rpc error: code = DeadlineExceeded"):
+        async for _ in stream.stream("p", message(ints("i", 1)), {}):
+            pass
+
+
+async def test_a_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
+    async def endless(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        while True:
+            yield message(Tensor("content", "BYTES", (1, 1), [b"x" * 100], {})), {}
+
+    it = lab({}, "steps: [{name: talk}]\noutput: {steps: [talk]}")
+    stream = Runner(it.engine, streaming=Streaming({"p": frozenset({"talk"})}, endless, 1000))
+    with pytest.raises(StepFailed, match="longer than the 1000 bytes allowed"):
         async for _ in stream.stream("p", message(ints("i", 1)), {}):
             pass
 
@@ -177,13 +189,13 @@ async def test_a_server_that_trickles_doesnt_outlive_step_timeout(
     async def streamed(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
         return [chunk async for chunk in remote.stream(step, sent, headers)][-1]
 
-    async with trickling() as uri, aclosing(RemoteSteps(uri, 60, 2**20)) as remote:
+    async with trickling() as uri, aclosing(open_server(uri, 60, 2**20)) as remote:
         with pytest.raises(StepTimeout):
             await TimedSteps(streamed if is_streamed else remote, 0.3)("a", message(ints("i", 1)), {})
 
 
 async def test_an_answer_over_max_response_bytes_is_refused_over_grpc() -> None:
-    async with over_grpc() as uri, aclosing(RemoteSteps(uri, 60, 1024)) as remote:
+    async with over_grpc() as uri, aclosing(open_server(uri, 60, 1024)) as remote:
         with pytest.raises(RpcFailed) as refused:
             await remote("big", message(ints("i", 1)), {})
     assert step_error("big", refused.value).startswith("big : rpc error: code = ResourceExhausted desc = ")

@@ -14,7 +14,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
-from mlserver_pipeline.calls.remote import RemoteSteps, remote_steps
+from mlserver_pipeline.calls.remote import RemoteServer, open_server, remote_steps
 from mlserver_pipeline.engine.errors import step_error
 from mlserver_pipeline.engine.messages import Message, Tensor
 from pipeline_lab import manifest_text
@@ -196,9 +196,9 @@ def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
 
 
 @pytest.fixture
-async def elsewhere(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[RemoteSteps]:
+async def elsewhere(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[RemoteServer]:
     uri = {"rest": server.url, "grpc": f"grpc://127.0.0.1:{server.grpc_port}", "nobody": "http://127.0.0.1:9"}
-    steps = RemoteSteps(uri[request.param], 10, 2**24)
+    steps = open_server(uri[request.param], 10, 2**24)
     yield steps
     await steps.aclose()
 
@@ -208,7 +208,7 @@ def word(data: bytes) -> Message:
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
-async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere: RemoteSteps) -> None:
+async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere: RemoteServer) -> None:
     answer, headers = await elsewhere("upper", word(b"hey"), {"x-request-id": "r", "x-color": "red"})
     text, _, seen = answer.tensors
     assert (text.name, text.data, text.shape) == ("text", [b"HEY"], (1, 1)) and text.parameters["content_type"] == "str"
@@ -217,13 +217,13 @@ async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
-async def test_headers_of_any_script_reach_another_server(elsewhere: RemoteSteps) -> None:
+async def test_headers_of_any_script_reach_another_server(elsewhere: RemoteServer) -> None:
     answer, _ = await elsewhere("upper", word(b"hey"), {"x-request-id": "r", "x-color": "grün"})
     assert answer.tensors[2].data[0].decode().split()[1] in ("grün", "gr%C3%BCn", "grÃ¼n")
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
-async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere: RemoteSteps) -> None:
+async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere: RemoteServer) -> None:
     for step, data, code in (("upper", b"fail", "FailedPrecondition desc = no such word"), ("none", b"x", "NotFound")):
         with pytest.raises(Exception) as refused:
             await elsewhere(step, word(data), {})
@@ -231,7 +231,7 @@ async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "nobody"], indirect=True)
-async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(elsewhere: RemoteSteps) -> None:
+async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(elsewhere: RemoteServer) -> None:
     with pytest.raises((UpstreamFailed, NotReachable)):
         await elsewhere("upper", word(b"\xff"), {})
         await elsewhere("upper", word(b"x"), {})

@@ -1,20 +1,21 @@
 """Calling the steps: models of this process, through MLServer's own data plane."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 from mlserver import MLModel
-from mlserver.errors import MLServerError
 from mlserver.handlers import DataPlane
-from mlserver.types import InferenceRequest, InferenceResponse
+from mlserver.types import InferenceRequest
 
 from mlserver_chat import Runtime
-from mlserver_chat.requests.identity import carried_headers
+from mlserver_chat.calls.client import checked
 from mlserver_chat.requests.streams import closing
 
 from ..engine.messages import Message
 from ..engine.streaming import Chunk
-from .wire import message_from_response, request_for_step
+from .wire import message_from_response, request_for_step, response_headers
+
+LLM_OUTPUT = "output_all"
+"""The output that the models of LLM steps declare."""
 
 
 class SameProcessSteps:
@@ -33,30 +34,18 @@ class SameProcessSteps:
     ) -> tuple[Message, Mapping[str, str]]:
         """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
         response = await self._data_plane.infer(request_for_step(message, headers), step)
-        return message_from_response(response), _added_headers(response)
+        return message_from_response(response), response_headers(response)
 
     async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """The step's answer as it comes; the pipeline's `StreamCall`."""
         request = request_for_step(message, headers)
         async with closing(self._data_plane.infer_stream(_one(request), step)) as responses:
             async for response in responses:
-                raise_reported(response)
-                yield message_from_response(response), _added_headers(response)
+                yield message_from_response(checked(response)), response_headers(response)
 
 
 async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield request
-
-
-def raise_reported(response: InferenceResponse) -> None:
-    """Raises the error that a runtime of this suite reports as the last response of a stream.
-
-    Raises:
-        MLServerError: there is one.
-    """
-    error: Any = getattr(response.parameters, "error", None)
-    if error is not None and not response.outputs:
-        raise MLServerError(str(error), int(getattr(response.parameters, "status", 500)))
 
 
 def can_stream(model: MLModel) -> bool:
@@ -67,9 +56,4 @@ def can_stream(model: MLModel) -> bool:
 
 def answers_as_llm(model: MLModel) -> bool:
     """Whether a model declares the output `output_all`, as the LLM steps of this suite do."""
-    return any(output.name == "output_all" for output in model.outputs or ())
-
-
-def _added_headers(response: InferenceResponse) -> dict[str, str]:
-    headers: dict[str, Any] = (response.parameters and response.parameters.headers) or {}
-    return carried_headers({name: str(value) for name, value in headers.items()})
+    return any(output.name == LLM_OUTPUT for output in model.outputs or ())

@@ -19,6 +19,7 @@ from mlserver.types import (
 )
 
 from mlserver_chat import InvalidInput
+from mlserver_chat.requests.identity import carried_headers
 
 from ..engine.messages import Message, Parameter, Tensor
 
@@ -142,6 +143,12 @@ def message_from_response(response: InferenceResponse) -> Message:
         _carried_parameters(response.parameters),
         tuple(_carried_tensor(output) for output in response.outputs),
     )
+
+
+def response_headers(response: InferenceResponse) -> dict[str, str]:
+    """The `x-*` headers that a step adds."""
+    headers: dict[str, Any] = (response.parameters and response.parameters.headers) or {}
+    return carried_headers({name: str(value) for name, value in headers.items()})
 
 
 def _carried_tensor(output: ResponseOutput) -> Tensor:

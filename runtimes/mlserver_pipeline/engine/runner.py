@@ -34,6 +34,8 @@ class Streaming(NamedTuple):
 
     steps: Mapping[str, frozenset[str]]
     call: StreamCall
+    max_bytes: int = 16 * 2**20
+    """Most bytes of the tensors of one streamed answer."""
 
 
 class Runner:
@@ -82,7 +84,8 @@ class Runner:
             yield await self.answer(pipeline, message, headers)
             return
         caller = Caller()
-        feed = ChunkFeed(self._streaming.steps[pipeline], self._engine.call, self._streaming.call, caller)
+        streaming = self._streaming
+        feed = ChunkFeed(streaming.steps[pipeline], self._engine.call, streaming.call, caller, streaming.max_bytes)
         with caller_scope(caller):
             run = self._start(pipeline, message, headers, feed)
         run.outcome.add_done_callback(lambda _: feed.end())

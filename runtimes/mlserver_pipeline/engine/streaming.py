@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-from mlserver_chat import CompletionBuilder, CompletionChunk
+from mlserver_chat import CompletionBuilder, CompletionChunk, UpstreamFailed
 from mlserver_chat.errors import CallerLeft
 from mlserver_chat.requests.caller import Caller
 from mlserver_chat.requests.streams import closing
@@ -40,13 +40,15 @@ class ChunkFeed:
         infer: calls a model as usual.
         stream: calls one that streams.
         caller: leaves when the reader goes away before the streamed step has begun.
+        max_bytes: most bytes of the tensors of the streamed answer.
     """
 
-    def __init__(self, steps: frozenset[str], infer: Call, stream: StreamCall, caller: Caller):
+    def __init__(self, steps: frozenset[str], infer: Call, stream: StreamCall, caller: Caller, max_bytes: int):
         self._steps = steps
         self._infer = infer
         self._stream = stream
         self._caller = caller
+        self._max_bytes = max_bytes
         self._chunks: asyncio.Queue[Message | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
         self._is_cut = False
@@ -76,6 +78,8 @@ class ChunkFeed:
         async with closing(self._stream(step, message, headers)) as chunks:
             async for chunk, added in chunks:
                 answer.add(chunk, added)
+                if answer.size > self._max_bytes:
+                    raise UpstreamFailed(f"the answer is longer than the {self._max_bytes} bytes allowed")
                 self._chunks.put_nowait(chunk._replace(parameters={**chunk.parameters, "step": step}))
 
     async def chunks(self) -> AsyncIterator[Message]:
@@ -108,13 +112,14 @@ class StreamedAnswer:
         self._id = ""
         self._parameters: dict[str, Parameter] = {}
         self._tensors: dict[str, Tensor] = {}
-        self._content = b""
+        self._content = bytearray()
+        self.size = 0
         self._builder = CompletionBuilder()
 
     @property
     def text(self) -> bytes:
         """What was said so far, in UTF-8."""
-        return self._content
+        return bytes(self._content)
 
     def add(self, chunk: Message, added: Mapping[str, str]) -> None:
         """Take one more chunk, and the headers that the model has added."""
@@ -123,8 +128,9 @@ class StreamedAnswer:
         self._parameters |= chunk.parameters
         for tensor in chunk.tensors:
             self._tensors[tensor.name] = tensor
+            self.size += sum(len(element) if isinstance(element, bytes) else 8 for element in tensor.data)
             if tensor.name == "content":
-                self._content += b"".join(tensor.data)
+                self._content.extend(b"".join(tensor.data))
             if tensor.name == "output_all":
                 self._builder.add(CompletionChunk(json.loads(tensor.data[0])))
 
@@ -133,7 +139,7 @@ class StreamedAnswer:
         completion = self._builder.completion()
         whole = dict(self._tensors)
         if "content" in whole:
-            whole["content"] = whole["content"]._replace(data=[self._content])
+            whole["content"] = whole["content"]._replace(data=[self.text])
         if "output_all" in whole:
             data = json.dumps(completion.data, ensure_ascii=False).encode("utf-8")
             whole["output_all"] = whole["output_all"]._replace(data=[data])
