@@ -25,4 +25,4 @@ async def build_backend(settings: LocalSettings, folder: Path, name: str) -> Cha
         return await asyncio.to_thread(import_backend, settings.backend, folder, config.model_settings)
     from .transformers_backend import TransformersBackend  # torch is imported only where it is used
 
-    return await asyncio.to_thread(TransformersBackend, config.model_settings, folder, name)
+    return await asyncio.to_thread(TransformersBackend, config.model_settings, folder, name, settings.limits)

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ _TOKENIZERS: Any = AutoTokenizer
 _MODELS: Any = AutoModelForCausalLM
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _SMALL = 50_000_000
+_LOADING = threading.Lock()
+"""Held while weights load: `from_pretrained` patches torch for the whole process, and undoes it at its end."""
 _WHERE = ("revision", "cache_dir", "local_files_only", "token")
 """The `load_kwargs` that say where a model is, and so count for its tokenizer too."""
 
@@ -40,9 +43,10 @@ def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
     weights = {"dtype": _dtype(settings, device)} | settings.load_kwargs | {"use_safetensors": True}
     try:
         tokenizer = _TOKENIZERS.from_pretrained(name, **(found | always))
-        model = _MODELS.from_pretrained(name, **(weights | always))
-        if "device_map" not in settings.load_kwargs:
-            model = model.to(device)
+        with _LOADING:
+            model = _MODELS.from_pretrained(name, **(weights | always))
+            if "device_map" not in settings.load_kwargs:
+                model = model.to(device)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SettingsError(f"model '{settings.model}' can't be loaded: {reason}") from None

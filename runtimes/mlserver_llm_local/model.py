@@ -1,11 +1,11 @@
-"""A causal language model of transformers and what is asked of it. Everything here blocks."""
+"""Wraps a transformers causal language model. All methods block; call them from a worker thread."""
 
 import functools
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mlserver_chat import InvalidInput, Message
+from mlserver_chat.errors import CallerLeft
+from mlserver_chat.tensors import dumps
 
 from .conversation import ChatFormat, count_turns, without_oldest
 from .loading import load, threads_for
 from .options import GenerationOptions
 from .pieces import TextPieces
+from .scoring import log_probabilities
 from .settings import TransformersSettings
 
 _CHARS_OF_A_TOKEN = 100
@@ -29,13 +32,13 @@ _ENDLESS = 2**20
 _TURN = "the conversation's newest turn"
 
 
-@dataclass
-class Job:
-    """One generation: how, where its text goes, and whether anybody still waits for it."""
+@dataclass(frozen=True)
+class Generation:
+    """A request to generate: its options, where the text goes, and an event that says that the answer is unwanted."""
 
     options: GenerationOptions
     emit: Callable[[str], None]
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    unwanted: threading.Event
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,16 @@ class Outcome:
 
 
 class _Watcher(StoppingCriteria):
-    """Sees every token of a generation: hands its text on, and ends it on a stop text or when nobody waits for it."""
+    """Passes on the text of every token, and ends the generation at a stop text or when its answer is unwanted."""
 
-    def __init__(self, job: Job, pieces: TextPieces):
-        self._job = job
+    def __init__(self, generation: Generation, pieces: TextPieces):
+        self._generation = generation
         self._pieces = pieces
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         if piece := self._pieces.add(int(input_ids[0, -1])):
-            self._job.emit(piece)
-        ends = self._pieces.stopped or self._job.cancelled.is_set()
+            self._generation.emit(piece)
+        ends = self._pieces.stopped or self._generation.unwanted.is_set()
         return torch.full((input_ids.shape[0],), ends, device=input_ids.device, dtype=torch.bool)
 
 
@@ -80,63 +83,68 @@ class ChatModel:
         """Whether it computes on the CPU."""
         return self._model.device.type == "cpu"
 
-    def generate(self, messages: Sequence[Message], job: Job) -> Outcome:
-        """Answer `messages`, or the newest turns of them that the context holds; the text goes to `job.emit`.
+    def generate(self, messages: Sequence[Message], generation: Generation) -> Outcome:
+        """Answer `messages`, or the newest turns of them that the context holds.
 
         Raises:
-            InvalidInput: a message the template refuses, or a turn of more tokens than the context holds.
+            InvalidInput: the template refuses a message, or the newest turn has more tokens than the context holds.
+            CallerLeft: the answer is unwanted, and none of it was generated.
         """
-        options = job.options
+        options = generation.options
         tools = options.tools if options.tool_choice != "none" else []
-        _, prompt = self._fitting(messages, tools, options.max_tokens)
+        _, prompt = self._fitting(messages, tools, options.max_tokens, generation.unwanted)
         room = self._room(len(prompt))
         pieces = TextPieces(self._format.text, options.stop)
         input_ids = torch.tensor([prompt], device=self._model.device)
+        _check_wanted(generation.unwanted)
         with self._computing(options.seed):
             output = self._model.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
-                stopping_criteria=StoppingCriteriaList([_Watcher(job, pieces)]),
+                stopping_criteria=StoppingCriteriaList([_Watcher(generation, pieces)]),
                 eos_token_id=self._format.end_tokens,
                 pad_token_id=self._format.pad_token,
                 max_new_tokens=room if options.max_tokens < 0 else min(room, options.max_tokens),
                 **options.sampling(),
             )
         if rest := pieces.end():
-            job.emit(rest)
+            generation.emit(rest)
         answer: list[int] = output[0, len(prompt) :].tolist()
         stopped = pieces.stopped or answer[-1] in self._format.end_tokens
         return Outcome(len(prompt), len(answer), "stop" if stopped else "length")
 
-    def score(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:
+    def score(
+        self, messages: Sequence[Message], choices: Sequence[str], most_tokens: int, unwanted: threading.Event
+    ) -> list[float]:
         """The log-probability of each choice as the whole answer, the end of the turn included.
 
-        The prompt goes through the model once, then all choices in one batch behind it.
+        Args:
+            messages: the conversation, of which the newest turns that the context holds are read.
+            choices: the answers to score, at least one.
+            most_tokens: how many tokens the choices may have together.
+            unwanted: set when the scores are unwanted.
 
         Raises:
-            InvalidInput: a message the template refuses, or more tokens than the context holds.
+            InvalidInput: the template refuses a message, the choices have too many tokens, or the newest turn and a
+                choice have more than the context holds.
+            CallerLeft: the scores are unwanted.
         """
-        messages, prompt = self._fitting(messages, [], _LONGEST_CHOICE)
-        answers = [self._format.answer(messages, prompt, choice) for choice in choices]
-        longest = max(map(len, answers))
-        self._room(len(prompt), longest)
-        device = self._model.device
-        # Padding is on the right: no token sees what comes after it, so it needs no mask.
-        rows = torch.tensor([answer + [0] * (longest - len(answer)) for answer in answers], device=device)
-        counted = torch.tensor([[i < len(answer) for i in range(longest)] for answer in answers])
+        if sum(map(len, choices)) > most_tokens * _CHARS_OF_A_TOKEN:
+            raise _too_many_choice_tokens(most_tokens)
+        messages, prompt = self._fitting(messages, [], _LONGEST_CHOICE, unwanted)
+        answers: list[list[int]] = []
+        for choice in choices:
+            _check_wanted(unwanted)
+            answers.append(self._format.answer(messages, prompt, choice))
+        if sum(map(len, answers)) > most_tokens:
+            raise _too_many_choice_tokens(most_tokens)
+        self._room(len(prompt), max(map(len, answers)))
         with self._computing():
-            first = self._model(torch.tensor([prompt], device=device), use_cache=True, logits_to_keep=1)
-            logits = first.logits.expand(len(rows), -1, -1)
-            if longest > 1:
-                cache = first.past_key_values
-                cache.batch_repeat_interleave(len(rows))
-                rest = self._model(rows[:, :-1], past_key_values=cache, use_cache=True)
-                logits = torch.cat([logits, rest.logits], dim=1)
-            logprobs = logits.float().log_softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1).cpu().double()
-        return [float(score) for score in (logprobs * counted).sum(-1)]
+            check = functools.partial(_check_wanted, unwanted)
+            return log_probabilities(self._model, prompt, answers, self._context, check)
 
     def _fitting(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], answer: int
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], answer: int, unwanted: threading.Event
     ) -> tuple[Sequence[Message], list[int]]:
         """The conversation and its tokens, without as many of the oldest turns as leave room for the answer: `answer`
         tokens (-1: any number), but no more than a quarter of the context. The newest turn always stays."""
@@ -145,19 +153,25 @@ class ChatModel:
 
         @functools.cache
         def tokens(dropped: int) -> list[int]:
+            _check_wanted(unwanted)
             return self._format.prompt(without_oldest(messages, dropped), tools)
 
         def fits(dropped: int) -> bool:
-            size = _characters(without_oldest(messages, dropped))
-            return size <= self._context * _CHARS_OF_A_TOKEN and len(tokens(dropped)) <= limit
+            return self._may_fit(without_oldest(messages, dropped), tools) and len(tokens(dropped)) <= limit
 
         last = count_turns(messages) - 1
         dropped = 0 if last == 0 or fits(0) else bisect_left(range(last), True, lo=1, key=fits)
         kept = without_oldest(messages, dropped)
         # Refused before the tokenizer sees it, which would take minutes to count what can't fit anyway.
-        if (size := _characters(kept)) > self._context * _CHARS_OF_A_TOKEN:
-            raise InvalidInput(f"{_TURN} has {size} characters; the model's context holds {self._context} tokens")
+        if not self._may_fit(kept, tools):
+            size = f"{len(kept)} messages and {_characters(kept, tools)} characters"
+            raise InvalidInput(f"{_TURN} has {size}; the model's context holds {self._context} tokens")
         return kept, tokens(dropped)
+
+    def _may_fit(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> bool:
+        """Whether the context could hold so many messages and characters."""
+        most = self._context * _CHARS_OF_A_TOKEN
+        return len(messages) <= self._context and _characters(messages, tools) <= most
 
     def close(self) -> None:
         """Free the weights."""
@@ -184,5 +198,17 @@ class ChatModel:
         return self._context - prompt
 
 
-def _characters(messages: Sequence[Message]) -> int:
-    return sum(len(part.value) for message in messages for part in message.parts)
+def _characters(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> int:
+    parts = sum(len(part.value) for message in messages for part in message.parts)
+    calls = sum(len(call) for message in messages for call in message.tool_calls)
+    ids = sum(len(message.tool_call_id or "") for message in messages)
+    return parts + calls + ids + (len(dumps(list(tools))) if tools else 0)
+
+
+def _check_wanted(unwanted: threading.Event) -> None:
+    if unwanted.is_set():
+        raise CallerLeft
+
+
+def _too_many_choice_tokens(most: int) -> InvalidInput:
+    return InvalidInput(f"tensor 'choices' has too many tokens; expected at most {most} together")

@@ -11,6 +11,8 @@ from mlserver_chat.llm.options import LENGTH_NAMES, without_neutral
 
 _WITHOUT_EFFECT = ("parallel_tool_calls", "stream_options")
 """Options that are honoured without doing anything: a stream always carries its usage."""
+_COLDEST = 0.01
+"""A lower temperature counts as 0. vLLM doesn't sample below it either: dividing by it overflows."""
 
 
 class GenerationOptions(BaseModel):
@@ -19,11 +21,11 @@ class GenerationOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     max_tokens: int = Field(default=-1, ge=-1)
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: float | None = Field(default=None, ge=0.5, le=2)
     do_sample: bool | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: list[str] = []
@@ -80,7 +82,8 @@ class GenerationOptions(BaseModel):
 
     def sampling(self) -> dict[str, Any]:
         """The arguments of `generate` that choose the next token; what is missing, the model's own defaults fill."""
-        if self.do_sample is False or self.temperature == 0:
+        is_greedy = self.temperature is not None and self.temperature < _COLDEST
+        if self.do_sample is False or is_greedy:
             return (
                 self._given("repetition_penalty")
                 | dict.fromkeys(("temperature", "top_p", "top_k"), None)

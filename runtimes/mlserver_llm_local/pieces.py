@@ -1,5 +1,6 @@
 """Tokens to text as they come: never half a character, never a part of a stop text."""
 
+import re
 from collections.abc import Callable, Sequence
 
 REPLACEMENT = "\ufffd"
@@ -15,7 +16,9 @@ class TextPieces:
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
         self._decode = decode
-        self._stops = stops
+        self._stops = re.compile("|".join(map(re.escape, stops)) or "(?!)")
+        self._beginnings = {stop[:size] for stop in stops for size in range(1, len(stop))}
+        self._longest = max(map(len, self._beginnings), default=0)
         self._tokens: list[int] = []
         self._context = self._done = 0
         self._held = ""
@@ -42,16 +45,11 @@ class TextPieces:
 
     def _release(self, text: str) -> str:
         held = self._held + text
-        found = [position for stop in self._stops if (position := held.find(stop)) >= 0]
-        if found:
+        if found := self._stops.search(held):
             self.stopped = True
             self._held = ""
-            return held[: min(found)]
-        keep = max((_overlap(held, stop) for stop in self._stops), default=0)
+            return held[: found.start()]
+        sizes = range(min(self._longest, len(held)), 0, -1)
+        keep = next((size for size in sizes if held[-size:] in self._beginnings), 0)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

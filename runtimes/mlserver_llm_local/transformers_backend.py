@@ -1,29 +1,30 @@
 """`ChatBackend` over a model of transformers in this process: one worker thread computes, the event loop goes on."""
 
 import asyncio
+import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, NotReachable, Params
+from mlserver.types import InferenceRequest
+
+from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, Params
+from mlserver_chat.limits import GenerationLimits
 from mlserver_chat.messages.types import usage_json
+from mlserver_chat.requests.fairness import fair_key
+from mlserver_chat.requests.identity import answered_request
 
-from .model import ChatModel, Job, Outcome
+from .model import ChatModel, Generation, Outcome
 from .options import GenerationOptions
 from .settings import TransformersSettings
+from .worker import ModelQueue, Worker
 
-MAX_CHOICES = 64
-"""Most choices that are scored in one request."""
-
-_CPU = ThreadPoolExecutor(1, thread_name_prefix="llm-cpu")
+_CPU = Worker("llm-cpu")
 """All models on the CPU share it, as they share the cores: two computations at once would only slow each other down.
 It also keeps a seeded generation from drawing another's random numbers."""
-
-T = TypeVar("T")
 
 
 class TransformersBackend:
@@ -33,30 +34,39 @@ class TransformersBackend:
         settings: which model, where and how.
         folder: against which a relative `model` resolves.
         name: what answers call the model.
+        limits: what one request may cost.
 
     Raises:
         SettingsError: the model can't be loaded.
     """
 
-    def __init__(self, settings: TransformersSettings, folder: Path, name: str):
+    def __init__(self, settings: TransformersSettings, folder: Path, name: str, limits: GenerationLimits | None = None):
         self._model = ChatModel(settings, folder)
         self._name = name
-        self._is_closed = False
-        self._executor: Executor = _CPU if self._model.on_cpu else ThreadPoolExecutor(1, thread_name_prefix="llm-gpu")
+        self._limits = limits or GenerationLimits()
+        self._worker = _CPU if self._model.on_cpu else Worker("llm-gpu")
+        self._queue = ModelQueue(self._worker, name, self._limits)
 
-    async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
+    ) -> Completion:
         """The whole answer.
 
         Raises:
             InvalidInput: an option the model doesn't have, a message its template refuses, or too long a conversation.
+            RateLimited: too many requests wait, or this one waited too long.
+            NotReachable: the request's time ran out before its turn.
+            UpstreamFailed: the request's time ran out during the generation.
         """
         pieces: list[str] = []
-        outcome = await self._generate(messages, Job(GenerationOptions.of(params), pieces.append))
+        outcome = await self._generate(messages, params, pieces.append, request)
         message = {"role": "assistant", "content": "".join(pieces)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": outcome.finish_reason}
         return Completion(self._envelope("chat.completion") | {"choices": [choice], "usage": _usage(outcome)})
 
-    async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
+    async def stream(
+        self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
+    ) -> AsyncIterator[CompletionChunk]:
         """The answer as it comes; the last chunk carries the finish reason and the usage. Raises like `complete`."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[str | None] = asyncio.Queue()
@@ -65,7 +75,7 @@ class TransformersBackend:
             with suppress(RuntimeError):  # the loop is gone when the server stops
                 loop.call_soon_threadsafe(queue.put_nowait, piece)
 
-        task = asyncio.create_task(self._generate(messages, Job(GenerationOptions.of(params), emit)))
+        task = asyncio.create_task(self._generate(messages, params, emit, request))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         envelope = self._envelope("chat.completion.chunk")
         delta = {"role": "assistant"}
@@ -81,36 +91,42 @@ class TransformersBackend:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def score(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:
+    async def score(
+        self, messages: Sequence[Message], choices: Sequence[str], *, request: InferenceRequest | None = None
+    ) -> list[float]:
         """The log-probability of each choice as the whole answer, the end of the turn included.
 
         Raises:
-            InvalidInput: an empty choice, too many of them, or too long a conversation.
+            InvalidInput: an empty choice, too many of them or of their tokens, or too long a conversation.
+            RateLimited, NotReachable, UpstreamFailed: as `complete` does.
         """
-        if len(choices) > MAX_CHOICES:
-            raise InvalidInput(f"tensor 'choices' has {len(choices)} elements; expected at most {MAX_CHOICES}")
+        most = self._limits.max_choices
+        if len(choices) > most:
+            raise InvalidInput(f"tensor 'choices' has {len(choices)} elements; expected at most {most}")
         if not all(choices):
             raise InvalidInput("tensor 'choices' has an empty element; expected answers to score")
-        return await self._in_thread(self._model.score, messages, choices)
+
+        def work(unwanted: threading.Event) -> list[float]:
+            return self._model.score(messages, choices, self._limits.max_choice_tokens, unwanted)
+
+        return await self._queue.run(_key(request), work)
 
     async def aclose(self) -> None:
         """Let what is running and waiting come to its end, then free the weights."""
-        self._is_closed = True
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.close)
-        if self._executor is not _CPU:
-            self._executor.shutdown(wait=False)
+        await self._queue.drain()
+        await asyncio.to_thread(self._model.close)
+        if self._worker is not _CPU:
+            self._worker.close()
 
-    async def _generate(self, messages: Sequence[Message], job: Job) -> Outcome:
-        try:
-            return await self._in_thread(self._model.generate, messages, job)
-        except asyncio.CancelledError:
-            job.cancelled.set()
-            raise
+    async def _generate(
+        self, messages: Sequence[Message], params: Params, emit: Callable[[str], None], request: InferenceRequest | None
+    ) -> Outcome:
+        options = GenerationOptions.of(params)
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        if self._is_closed:
-            raise NotReachable(f"model '{self._name}' is not ready")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        def work(unwanted: threading.Event) -> Outcome:
+            return self._model.generate(messages, Generation(options, emit, unwanted))
+
+        return await self._queue.run(_key(request), work)
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         identity = f"chatcmpl-{uuid.uuid4().hex}"
@@ -119,3 +135,7 @@ class TransformersBackend:
 
 def _usage(outcome: Outcome) -> dict[str, int]:
     return usage_json(outcome.prompt_tokens, outcome.completion_tokens)
+
+
+def _key(request: InferenceRequest | None) -> Hashable:
+    return fair_key(answered_request() if request is None else request)

@@ -13,6 +13,7 @@ GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     [
         ({}, {}),
         ({"temperature": 0}, GREEDY),
+        ({"temperature": 1e-300}, GREEDY),
         ({"temperature": 0, "top_p": 0.5}, GREEDY),
         ({"do_sample": False, "repetition_penalty": 1.1}, GREEDY | {"repetition_penalty": 1.1}),
         ({"temperature": 0.7}, {"temperature": 0.7, "do_sample": True}),
@@ -44,6 +45,10 @@ def test_other_names_of_the_same_are_known():
         ({"n": 2}, "option 'n' is not supported"),
         ({"nonsense": 1}, "option 'nonsense' is not supported"),
         ({"temperature": -1}, "option 'temperature': input should be greater than or equal to 0"),
+        ({"temperature": 2.1}, "option 'temperature': input should be less than or equal to 2"),
+        ({"temperature": float("nan")}, "option 'temperature': input should be"),
+        ({"repetition_penalty": 0.3}, "option 'repetition_penalty': input should be greater than or equal to 0.5"),
+        ({"repetition_penalty": 2.5}, "option 'repetition_penalty': input should be less than or equal to 2"),
         ({"temperature": "warm"}, "option 'temperature': input should be a valid number"),
         ({"top_p": 0}, "option 'top_p': input should be greater than 0"),
         ({"max_tokens": 0}, "option 'max_tokens': expected at least 1, or -1 for as many as the context holds"),

@@ -72,6 +72,7 @@ def server(mlserver: Callable[..., Server], tiny_model: Path, api: OpenAIServer)
         "ask-local": asking(llm="local"),
         "api": runtime("mlserver_llm_api.LLMRuntime", {"provider_id": "openai", "config": config}),
         "local": local(tiny_model),
+        "local-too": local(tiny_model),
         "own": runtime("mlserver_llm_local.runtime.Local", custom),
     }
     env = {"MLSERVER_MODEL_OPENAI_API_KEY": KEY, "OPENAI_LOG": "debug"}

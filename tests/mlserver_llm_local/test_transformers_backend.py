@@ -2,6 +2,7 @@
 event loop."""
 
 import asyncio
+import json
 import shutil
 import socket
 import threading
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mlserver_chat import CompletionBuilder, InvalidInput, Message, NotReachable, Part, SettingsError
+from mlserver_chat.limits import GenerationLimits
+from mlserver_llm_local import loading as loading_module
 from mlserver_llm_local import model as model_module
+from mlserver_llm_local import scoring as scoring_module
 from mlserver_llm_local.settings import TransformersSettings
 from mlserver_llm_local.transformers_backend import TransformersBackend
 
@@ -190,10 +196,81 @@ async def test_tools_need_a_template_with_a_place_for_them(backend, tiny_model, 
     assert longer.data["usage"]["prompt_tokens"] > without.data["usage"]["prompt_tokens"]
 
 
-@pytest.mark.parametrize(("choices", "sentence"), [(["a", ""], "empty element"), (["a"] * 65, "65 elements")])
-async def test_choices_that_cannot_be_scored_are_refused(backend, choices, sentence):
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        (["a", ""], "empty element"),
+        (["a"] * 9, "tensor 'choices' has 9 elements; expected at most 8"),
+        (["a" * 30, "b" * 30], "tensor 'choices' has too many tokens; expected at most 50 together"),
+    ],
+)
+async def test_choices_that_cannot_be_scored_are_refused(tiny_model, choices, sentence):
+    limits = GenerationLimits(max_choices=8, max_choice_tokens=50)
+    backend = TransformersBackend(TransformersSettings(model=".", device="cpu"), tiny_model, "tiny", limits)
+    assert len(await backend.score(CONVERSATION, ["a" * 15, "b" * 15])) == 2
     with pytest.raises(InvalidInput, match=sentence):
         await backend.score(CONVERSATION, choices)
+
+
+async def test_endless_choices_are_refused_before_they_are_tokenized(backend, monkeypatch):
+    monkeypatch.setattr(backend._model._format, "answer", None)
+    with pytest.raises(InvalidInput, match="tensor 'choices' has too many tokens; expected at most 16384 together"):
+        await backend.score(CONVERSATION, ["a" * 1_000_000] * 2)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.floats(0, 2) | st.sampled_from([5e-324, 1e-300, 0.01, 2]),
+            "top_p": st.floats(0, 1, exclude_min=True),
+            "top_k": st.integers(1, 10**400),
+            "min_p": st.floats(0, 1),
+            "repetition_penalty": st.floats(0.5, 2),
+            "do_sample": st.booleans(),
+            "seed": st.integers(-(2**63), 2**63 - 1),
+            "stop": st.lists(st.text(min_size=1, max_size=256), max_size=16),
+        },
+    )
+)
+async def test_every_option_in_its_range_computes(backend, options):
+    assert (await backend.complete(CONVERSATION, {"max_tokens": 4, **options})).finish_reason in ("stop", "length")
+
+
+async def test_cancelling_stops_scoring_within_a_step(backend, monkeypatch):
+    steps = []
+    forward = type(backend._model._model).forward
+
+    def slow(*arguments, **options):
+        steps.append(1)
+        time.sleep(0.05)
+        return forward(*arguments, **options)
+
+    monkeypatch.setattr(type(backend._model._model), "forward", slow)
+    monkeypatch.setattr(scoring_module, "_LEAST_CACHE", 1)
+    monkeypatch.setattr(backend._model, "_context", 100)
+    task = asyncio.create_task(backend.score(CONVERSATION, [f"answer {n}" for n in range(40)]))
+    while not steps:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    seen = len(steps)
+    await asyncio.sleep(0.2)
+    assert len(steps) <= seen + 1
+
+
+async def test_long_tools_and_tool_calls_are_refused_before_they_are_tokenized(backend, monkeypatch):
+    monkeypatch.setattr(backend._model._format, "prompt", None)
+    tool = {"type": "function", "function": {"name": "f", "description": "b" * 60_000}}
+    with pytest.raises(InvalidInput, match="characters; the model's context holds 512 tokens"):
+        await backend.complete(CONVERSATION, {"tools": [tool]})
+    call = json.dumps({"id": "c", "function": {"name": "f", "arguments": json.dumps({"x": "b" * 60_000})}})
+    with pytest.raises(InvalidInput, match="characters; the model's context holds 512 tokens"):
+        await backend.complete([Message("assistant", (), (call,))], {})
+    with pytest.raises(InvalidInput, match="has 1000 messages and 1000 characters; the model's context holds 512"):
+        await backend.complete([Message.of_text("system", "x")] * 1000, {})
 
 
 async def test_the_event_loop_goes_on_while_the_model_computes(backend):
@@ -268,6 +345,29 @@ def test_a_local_folder_is_loaded_without_any_connection(tiny_model, monkeypatch
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     build(tiny_model)
+
+
+async def test_models_load_one_after_the_other(tiny_model, monkeypatch):
+    """transformers patches torch for the whole process while it loads weights."""
+    loading = [0]
+    most = [0]
+    load = loading_module._MODELS.from_pretrained
+
+    class Models:
+        @staticmethod
+        def from_pretrained(*arguments, **options):
+            loading[0] += 1
+            most[0] = max(most[0], loading[0])
+            time.sleep(0.05)
+            model = load(*arguments, **options)
+            loading[0] -= 1
+            return model
+
+    monkeypatch.setattr(loading_module, "_MODELS", Models)
+    backends = await asyncio.gather(*(asyncio.to_thread(build, tiny_model) for _ in range(3)))
+    assert most == [1]
+    params = {"max_tokens": 5, "temperature": 0}
+    assert len({(await backend.complete(CONVERSATION, params)).text for backend in backends}) == 1
 
 
 def test_weights_that_may_hold_code_are_not_loaded(tiny_model, tmp_path):

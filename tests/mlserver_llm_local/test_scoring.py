@@ -1,0 +1,71 @@
+"""Scores in steps: the same numbers whatever the size of a step, and an end where nobody wants them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mlserver_llm_local import scoring
+
+PROMPT = list(range(5, 45))
+ANSWERS = [[7], [8, 9, 1], [7, 7, 7, 7, 7, 1], [30], [12, 1], list(range(60, 90)), [8, 9, 2]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Iterator[Any]:
+    with torch.inference_mode():
+        yield AutoModelForCausalLM.from_pretrained(tiny_model)
+
+
+def expected(model: Any) -> list[float]:
+    scores = []
+    for answer in ANSWERS:
+        logprobs = model(torch.tensor([PROMPT + answer])).logits[0].log_softmax(-1)
+        scores.append(sum(float(logprobs[len(PROMPT) - 1 + i, token]) for i, token in enumerate(answer)))
+    return scores
+
+
+@pytest.mark.parametrize("prompt_step", [7, 40, 512])
+@pytest.mark.parametrize("cache", [1, 100, 4096])
+@pytest.mark.parametrize("logits", [1, 3000, 2**25])
+def test_the_size_of_a_step_changes_no_score(model, monkeypatch, prompt_step, cache, logits):
+    monkeypatch.setattr(scoring, "_PROMPT_STEP", prompt_step)
+    monkeypatch.setattr(scoring, "_LEAST_CACHE", cache)
+    monkeypatch.setattr(scoring, "_LOGITS", logits)
+    scores = scoring.log_probabilities(model, PROMPT, ANSWERS, 0, lambda: None)
+    assert scores == pytest.approx(expected(model), abs=1e-4)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 7), (90, [2, 2, 1, 1, 1]), (10_000, [7])])
+def test_a_batch_holds_no_more_tokens_than_it_may(most, sizes):
+    lengths = [len(answer) for answer in ANSWERS]
+    batches = list(scoring._batches(lengths, len(PROMPT), most))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(ANSWERS)))
+    assert [len(batch) for batch in batches] == sizes
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * (len(PROMPT) + max(lengths[index] for index in batch)) <= most
+
+
+class _Unwanted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_scoring_ends_before_the_next_step(model, monkeypatch, steps):
+    monkeypatch.setattr(scoring, "_PROMPT_STEP", 10)
+    monkeypatch.setattr(scoring, "_LEAST_CACHE", 90)
+    monkeypatch.setattr(scoring, "_LOGITS", 3000)
+    calls = []
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
+
+    def check() -> None:
+        if len(calls) == steps:
+            raise _Unwanted
+
+    with pytest.raises(_Unwanted):
+        scoring.log_probabilities(model, PROMPT, ANSWERS, 0, check)
+    assert len(calls) == steps
