@@ -131,8 +131,8 @@ def leave_grpc(desk: Desk, pipeline: str, memory_id: str) -> None:
         call.cancel()
 
 
-@pytest.mark.parametrize("pipeline", ["here", "by-grpc"])
-@pytest.mark.parametrize("leave", [leave_grpc])
+@pytest.mark.parametrize("pipeline", ["here", "by-rest", "by-grpc"])
+@pytest.mark.parametrize("leave", [leave_rest, leave_grpc])
 def test_a_unary_caller_that_leaves_cancels_the_llm_step_and_may_repeat_its_turn(
     desk: Desk, pipeline: str, leave: Callable[[Desk, str, str], None]
 ) -> None:
