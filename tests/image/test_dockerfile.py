@@ -1,6 +1,7 @@
 """What the Dockerfile says, read without building it."""
 
 import importlib.metadata
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from image_build import RECIPE, instructions, normal, value_of
 from support import ROOT
@@ -17,29 +19,37 @@ from support import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 IMAGES: dict[str, str] = dict(re.findall(r"^EXTRAS_(\w+) := (\S+)$", MAKEFILE, re.MULTILINE))
-PINNED = {
-    normal(line.split("==")[0])
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    if "==" in line
+PINS = {
+    normal(name): version
+    for name, _, version in (
+        line.partition("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    )
+    if version
 }
+TORCH_BUILDS: dict[str, dict[str, list[str]]] = json.loads(
+    Path(__file__).with_name("torch_builds.json").read_text(encoding="utf-8")
+)
+"""Requirements of torch's builds for Linux and of the packages that only one of them needs, from their metadata."""
 
 
-def closure(extras: set[str]) -> set[str]:
-    """Distributions that mlserver-llm with these extras needs on this platform."""
-    needed: set[str] = set()
+def closure(extras: set[str], build: str = "cpu") -> dict[str, set[SpecifierSet]]:
+    """Distributions that mlserver-llm with these extras needs with this build of torch, and in which versions."""
+    needed: dict[str, set[SpecifierSet]] = {}
     queue = [("mlserver-llm", extras)]
     while queue:
         name, wanted = queue.pop()
-        for text in importlib.metadata.requires(name) or []:
+        recorded = TORCH_BUILDS[build].get(name)
+        for text in (importlib.metadata.requires(name) or []) if recorded is None else recorded:
             requirement = Requirement(text)
             marker = requirement.marker
             if marker and not any(marker.evaluate({"extra": extra}) for extra in wanted | {""}):
                 continue
             found = normal(requirement.name)
             if found not in needed or requirement.extras:
-                needed.add(found)
-                queue.append((requirement.name, requirement.extras))
-    return needed - {"mlserver-llm"}
+                queue.append((found, requirement.extras))
+            needed.setdefault(found, set()).add(requirement.specifier)
+    needed.pop("mlserver-llm", None)
+    return needed
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -56,14 +66,30 @@ def test_every_runtime_has_an_image_of_extras_that_exist() -> None:
         assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.parametrize("build", TORCH_BUILDS)
 @pytest.mark.parametrize("image", IMAGES)
-def test_the_versions_in_an_image_are_those_that_were_tested(image: str) -> None:
-    assert closure(set(IMAGES[image].split(","))) - PINNED == set()
+def test_constraints_pin_each_package_of_an_image_to_a_version_that_fits(image: str, build: str) -> None:
+    needed = closure(set(IMAGES[image].split(",")), build)
+    assert needed.keys() - PINS.keys() == set()
+    assert {(name, str(s)) for name, allowed in needed.items() for s in allowed if PINS[name] not in s} == set()
+
+
+def test_the_recorded_requirements_of_torch_are_those_of_the_pinned_version() -> None:
+    if importlib.metadata.version("torch").split("+")[0] != PINS["torch"]:
+        pytest.skip(f"torch {PINS['torch']} is not installed")
+
+    def required(texts: list[str]) -> set[str]:
+        wanted = (Requirement(text) for text in texts)
+        applying = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+        return {f"{each.name}{sorted(each.extras)}{each.specifier}" for each in applying}
+
+    installed = required(importlib.metadata.requires("torch") or [])
+    assert installed in [required(build["torch"]) for build in TORCH_BUILDS.values()]
 
 
 @pytest.mark.parametrize("image", sorted(set(IMAGES) - {"all", "local"}))
 def test_only_the_local_model_brings_torch(image: str) -> None:
-    assert not closure(set(IMAGES[image].split(","))) & {"torch", "transformers"}
+    assert not closure(set(IMAGES[image].split(","))).keys() & {"torch", "transformers"}
 
 
 def test_what_is_copied_is_there_and_is_all_that_the_builder_gets() -> None:
