@@ -3,8 +3,6 @@
 import base64
 import json
 import math
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +10,7 @@ from mlserver.types import Datatype
 
 from mlserver_chat import InvalidInput
 from mlserver_chat.limits import ElementBudget, check_dimensions
+from mlserver_chat.tensors import flatten
 
 from ..calls.wire import carry, is_text
 from ..engine.messages import Message, Parameter, Tensor
@@ -46,6 +45,8 @@ def read_request(body: bytes) -> Message:
         message_tensors = tuple(_tensor(tensor, index, budget) for index, tensor in enumerate(inputs))
     except InvalidInput as error:
         raise BadRequest(str(error)) from error
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
     return Message("", _parameters(request.get("parameters"), "the request"), message_tensors)
 
 
@@ -78,7 +79,7 @@ def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budge
         raise BadRequest(f"tensor '{name}' has no data; expected a list")
     if datatype == "BYTES" and not shape:
         raise BadRequest(f"tensor '{name}' has shape []; expected [n] or [n,1]")
-    flat = list(islice(_flat(cast(list[Any], value)), size + 1))
+    flat = flatten(value)
     if len(flat) > size:
         rule = "Core 2 makes room for the first dimension" if datatype == "BYTES" else "that shape has fewer"
         raise BadRequest(f"tensor '{name}' has more than {size} elements under shape {list(shape)}; {rule}")
@@ -88,14 +89,6 @@ def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budge
     if data is None:
         raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
     return data
-
-
-def _flat(data: list[Any]) -> Iterable[Any]:
-    for item in data:
-        if isinstance(item, list):
-            yield from _flat(cast(list[Any], item))
-        else:
-            yield item
 
 
 def _element(name: str, datatype: str, element: object) -> object:

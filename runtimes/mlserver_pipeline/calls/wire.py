@@ -5,7 +5,7 @@ only, and what it answers loses everything else. The elements of tensors go thro
 the rest is done by hand, which is faster, and a property test proves it equal to MLServer's converters.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from mlserver.grpc.converters import InferTensorContentsConverter
@@ -20,6 +20,7 @@ from mlserver.types import (
 
 from mlserver_chat import InvalidInput
 from mlserver_chat.requests.identity import carried_headers
+from mlserver_chat.tensors import flatten
 
 from ..engine.messages import Message, Parameter, Tensor
 
@@ -61,7 +62,7 @@ def _entry_tensor(tensor: RequestInput | ResponseOutput) -> Tensor:
     if not is_text(tensor.name):
         raise InvalidInput("the name of a tensor holds half of a surrogate pair; expected text")
     datatype = Datatype(tensor.datatype).value
-    flat = list(_flat(tensor.data.root))
+    flat = flatten(tensor.data.root)
     if datatype == "BYTES":
         flat = [_utf8(tensor.name, element) for element in flat]
     # The gateway carries half floats as floats.
@@ -71,20 +72,6 @@ def _entry_tensor(tensor: RequestInput | ResponseOutput) -> Tensor:
         raise InvalidInput(f"tensor '{tensor.name}' holds an element that is no {datatype}")
     parameters = _entry_parameters(tensor.parameters, f"tensor '{tensor.name}'")
     return Tensor(tensor.name, datatype, tuple(tensor.shape), data, parameters)
-
-
-def _flat(data: Any) -> Iterable[Any]:
-    """Elements in row-major order; a bare text or number is one, null is none."""
-    if data is None:
-        return
-    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
-        yield data
-        return
-    for item in data:  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(item, list | tuple):
-            yield from _flat(item)
-        else:
-            yield item
 
 
 def _utf8(name: str, element: object) -> object:
