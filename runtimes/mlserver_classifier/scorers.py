@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from mlserver.types import InferenceResponse, ResponseOutput
+from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from mlserver_chat import BoundModel, InvalidInput, Message, UpstreamFailed, encode_messages, request_on_behalf
-from mlserver_chat.requests.identity import answered_request
 from mlserver_chat.tensors import as_input, float_elements, text_elements, text_input
 
 from .decision import softmax
@@ -23,7 +22,9 @@ class LogprobScorer:
         self._llm = llm
         self._routes = routes
 
-    async def score(self, messages: Sequence[Message], labels: Sequence[str]) -> list[float]:
+    async def score(
+        self, messages: Sequence[Message], labels: Sequence[str], *, request: InferenceRequest | None = None
+    ) -> list[float]:
         """One probability a label.
 
         Raises:
@@ -32,7 +33,7 @@ class LogprobScorer:
         prompt = classification_messages(messages, self._routes)
         inputs = [*map(as_input, encode_messages(prompt)), text_input("choices", labels)]
         try:
-            response = await self._llm.infer(request_on_behalf(answered_request(), inputs))
+            response = await self._llm.infer(request_on_behalf(request, inputs))
             return softmax(self._logprobs(response, labels))
         except InvalidInput as error:
             # The caller sent none of this, so it isn't the caller's fault.

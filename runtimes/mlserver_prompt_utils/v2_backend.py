@@ -16,7 +16,6 @@ from mlserver_chat import (
     encode_messages,
     request_on_behalf,
 )
-from mlserver_chat.requests.identity import answered_request
 from mlserver_chat.requests.streams import closing
 from mlserver_chat.tensors import Json, as_input, dumps, is_text, loads, text_elements, text_input
 
@@ -33,18 +32,22 @@ class V2Backend:
     def __init__(self, llm: BoundModel):
         self._llm = llm
 
-    async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
+    ) -> Completion:
         """The whole answer.
 
         Raises:
             ChatError: what the model reported. UpstreamFailed: it answered something else than chat tensors.
         """
-        response = await self._llm.infer(_request(messages, params))
+        response = await self._llm.infer(_llm_request(messages, params, request))
         return Completion.of_json(_answer(response))
 
-    async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
+    async def stream(
+        self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
+    ) -> AsyncIterator[CompletionChunk]:
         """The answer as it comes; in one piece from a model that doesn't stream. Raises like `complete`."""
-        async with closing(self._llm.stream(_request(messages, params))) as responses:
+        async with closing(self._llm.stream(_llm_request(messages, params, request))) as responses:
             async for response in responses:
                 yield _as_chunk(_answer(response))
 
@@ -53,7 +56,7 @@ class V2Backend:
         await self._llm.aclose()
 
 
-def _request(messages: Sequence[Message], params: Params) -> InferenceRequest:
+def _llm_request(messages: Sequence[Message], params: Params, request: InferenceRequest | None) -> InferenceRequest:
     inputs = [as_input(output) for output in encode_messages(messages)]
     if tools := params.get("tools"):
         inputs.append(text_input("tools", [dumps(tool) for tool in tools]))
@@ -64,7 +67,7 @@ def _request(messages: Sequence[Message], params: Params) -> InferenceRequest:
     options = {name: value for name, value in params.items() if name not in _TOOL_TENSORS}
     if options:
         inputs.append(text_input("llm_parameters", [dumps(options)]))
-    return request_on_behalf(answered_request(), inputs)
+    return request_on_behalf(request, inputs)
 
 
 def _answer(response: InferenceResponse) -> Json:

@@ -8,8 +8,7 @@ from mlserver.types import InferenceRequest, InferenceResponse, Parameters, Resp
 
 from mlserver_chat import BoundModel, InvalidInput, Message, NotReachable, RateLimited, UpstreamFailed, request_headers
 from mlserver_chat.messages.codec import decode_messages
-from mlserver_chat.requests.identity import answering
-from mlserver_chat.tensors import float_output, read_tensors, required_text, text_output
+from mlserver_chat.tensors import float_output, read_tensors, required_text, text_input, text_output
 from mlserver_chat.testing import FakeModelClient
 from mlserver_classifier.prompt import classification_messages
 from mlserver_classifier.scorers import LogprobScorer
@@ -33,12 +32,14 @@ async def test_the_llm_gets_the_prompt_and_the_routes_and_the_callers_identity()
     good = answer(text_output("choices", LABELS), float_output("logprobs", [math.log(0.6), math.log(0.2)]))
     logprob, client = scorer(good)
     caller = InferenceRequest(id="42", inputs=[], parameters=Parameters(headers={"x-tenant": "t", "cookie": "c"}))
-    with answering(caller):
-        assert await logprob.score(CONVERSATION, LABELS) == pytest.approx([0.75, 0.25])
+    caller.inputs = [text_input("memory_id", ["m-1"]), text_input("other", ["x"])]
+    assert await logprob.score(CONVERSATION, LABELS, request=caller) == pytest.approx([0.75, 0.25])
     ((_, sent),) = client.calls
     tensors = read_tensors(sent.inputs)
     assert decode_messages(tensors) == classification_messages(CONVERSATION, ROUTES)
     assert required_text(tensors, "choices") == LABELS
+    assert required_text(tensors, "memory_id") == ["m-1"]
+    assert "other" not in tensors
     assert sent.id == "42"
     assert request_headers(sent) == {"x-tenant": "t", "x-request-id": "42"}
 

@@ -6,8 +6,7 @@ import pytest
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters
 
 from mlserver_chat import BoundModel, Completion, InvalidInput, Message, NotReachable, UpstreamFailed
-from mlserver_chat.requests.identity import answering
-from mlserver_chat.tensors import read_tensors, request_of, text_elements, text_output
+from mlserver_chat.tensors import read_tensors, request_of, text_elements, text_input, text_output
 from mlserver_chat.testing import FakeModelClient
 from mlserver_prompt_utils.v2_backend import V2Backend
 
@@ -52,8 +51,10 @@ async def test_messages_options_and_tools_go_as_tensors():
 async def test_the_call_goes_out_under_the_requests_identity():
     backend, client = answering_with(text_output("output_all", [json.dumps(COMPLETION)]))
     headers = {"X-Request-Id": "r1", "x-team": "qa", "authorization": "Bearer secret"}
-    with answering(request_of([], headers=headers)):
-        await backend.complete(HELLO, {})
+    asked = request_of([text_input("memory_id", ["m-1"]), text_input("other", ["x"])], headers=headers)
+    await backend.complete(HELLO, {}, request=asked)
+    assert sent(client)["memory_id"] == ["m-1"]
+    assert "other" not in sent(client)
     request: InferenceRequest = client.calls[0][1]
     assert request.parameters.headers == {"x-request-id": "r1", "x-team": "qa"}
 

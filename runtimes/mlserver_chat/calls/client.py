@@ -308,7 +308,14 @@ def call_parameters(request: InferenceRequest, **parameters: Any) -> Parameters:
     return Parameters(headers=forwarded_headers(request), **parameters)
 
 
-def request_on_behalf(request: InferenceRequest, inputs: list[Any], **parameters: Any) -> InferenceRequest:
-    """A request with tensors `inputs` to another model, made on behalf of `request`. Its headers bear the identity,
-    which may be of characters that an `id` can't have."""
-    return InferenceRequest(id=request.id or None, inputs=inputs, parameters=call_parameters(request, **parameters))
+def request_on_behalf(request: InferenceRequest | None, inputs: list[Any], **parameters: Any) -> InferenceRequest:
+    """A request with tensors `inputs` to another model, made on behalf of `request` (None: of no request).
+
+    Its headers carry the identity, which may have characters that an `id` can't have. The tensor `memory_id` goes
+    along, so that the other model can serve conversations in turn.
+    """
+    request = request or InferenceRequest(inputs=[])
+    conversation = [tensor for tensor in request.inputs if tensor.name == "memory_id"][:1]
+    return InferenceRequest(
+        id=request.id or None, inputs=[*inputs, *conversation], parameters=call_parameters(request, **parameters)
+    )

@@ -16,7 +16,8 @@ from ..limits import GenerationLimits
 from ..messages.codec import read_conversation
 from ..messages.types import Completion, CompletionChunk, Message
 from ..requests.caller import current_caller
-from ..requests.identity import answering, request_identity
+from ..requests.identity import request_identity
+from ..requests.passing import passing_request
 from ..requests.streams import closing
 from ..runtime import Runtime, text_metadata
 from ..seams import ChatBackend, ChoiceBackend
@@ -111,12 +112,11 @@ class Call:
     """Seconds that the backend and the reader of a stream took."""
 
     @contextmanager
-    def waiting(self, request: InferenceRequest) -> Generator[None]:
-        """The backend works on `request`: its time isn't ours, and what it calls, it calls on behalf of `request`."""
+    def waiting(self) -> Generator[None]:
+        """While the block runs, the backend works: its time isn't ours."""
         began = time.perf_counter()
         try:
-            with answering(request):
-                yield
+            yield
         finally:
             self.elsewhere += time.perf_counter() - began
 
@@ -149,6 +149,9 @@ class ChatStep:
     ):
         self._runtime = runtime
         self._backend = backend
+        self._complete = passing_request(backend.complete)
+        self._stream = passing_request(backend.stream)
+        self._score = passing_request(backend.score) if isinstance(backend, ChoiceBackend) else None
         self._llm = llm
         self._prompts = prompts
         self._defaults = merge_options(defaults or {}, settings.llm_parameters)
@@ -168,8 +171,8 @@ class ChatStep:
         call = await self._prepare(request)
         if "choices" in call.tensors:
             return await self._choose(request, call)
-        with call.waiting(request):
-            completion = await _unless_left(self._backend.complete(call.messages, call.options))
+        with call.waiting():
+            completion = await _unless_left(self._complete(call.messages, call.options, request=request))
         return self._respond(call, _outputs(completion), completion.model, completion.finish_reason)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
@@ -180,9 +183,9 @@ class ChatStep:
             yield await self._choose(request, call)
             return
         model = finish_reason = ""
-        async with closing(self._backend.stream(call.messages, call.options)) as chunks:
+        async with closing(self._stream(call.messages, call.options, request=request)) as chunks:
             while True:
-                with call.waiting(request):
+                with call.waiting():
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return
@@ -194,10 +197,10 @@ class ChatStep:
 
     async def _choose(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         choices = required_text(call.tensors, "choices")
-        if not isinstance(self._backend, ChoiceBackend):
+        if self._score is None:
             raise InvalidInput("tensor 'choices' came, but this model can't score choices")
-        with call.waiting(request):
-            logprobs = await _unless_left(self._backend.score(call.messages, choices))
+        with call.waiting():
+            logprobs = await _unless_left(self._score(call.messages, choices, request=request))
         return self._respond(call, [text_output("choices", choices), float_output("logprobs", logprobs)])
 
     async def aclose(self) -> None:
