@@ -4,8 +4,8 @@ Each has a test double that ships: `FakeBackend`, `FakeScorer` and `FakeModelCli
 `InMemoryStore` in `mlserver_memory`. All raise only the tree in `errors.py`. The fourth seam, `MemoryStore`, is in
 `stores.py` with its types.
 
-A method of a `ChatBackend`, `ChoiceBackend` or `Scorer` may also take the keyword `request`, the `InferenceRequest` that
-is being answered: `async def complete(self, messages, params, *, request=None)`.
+A method of a `ChatBackend`, `ChoiceBackend` or `Scorer` may also take the keyword `request`. It gets the
+`InferenceRequest` that is being answered: `async def complete(self, messages, params, *, request=None)`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
