@@ -9,12 +9,12 @@ import pytest
 from mlserver.errors import MLServerError
 
 from mlserver_pipeline.engine.engine import Answer, Engine, Outcome, Run
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 from mlserver_pipeline.manifests.graph import compile_graph
 from mlserver_pipeline.manifests.manifest import read_manifests
 from mlserver_pipeline.manifests.validation import check
 
-Model = Callable[[Message], Message | Awaitable[Message]]
+Model = Callable[[StepMessage], StepMessage | Awaitable[StepMessage]]
 
 
 def manifest_text(spec: str, name: str = "p") -> str:
@@ -27,8 +27,8 @@ def ints(name: str, *values: int) -> Tensor:
     return Tensor(name, "INT64", (len(values),), list(values), {})
 
 
-def message(*tensors: Tensor, id: str = "", **parameters: bool | int | str) -> Message:
-    return Message(id, parameters, tensors)
+def message(*tensors: Tensor, id: str = "", **parameters: bool | int | str) -> StepMessage:
+    return StepMessage(id, parameters, tensors)
 
 
 def values(outcome: Outcome) -> list[tuple[str, list[int]]]:
@@ -52,7 +52,7 @@ class Lab:
 
     def __init__(self, folder: Path, models: Mapping[str, Model], *specs: str, names: tuple[str, ...] = ("p",)):
         self.models = dict(models)
-        self.calls: list[tuple[str, Message]] = []
+        self.calls: list[tuple[str, StepMessage]] = []
         self.headers: list[Mapping[str, str]] = []
         self.clock = Clock()
         graphs = []
@@ -62,13 +62,15 @@ class Lab:
             graphs += [compile_graph(check(loaded)) for loaded in read_manifests(path)]
         self.engine = Engine(graphs, self._call, self.clock)
 
-    async def _call(self, step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    async def _call(
+        self, step: str, sent: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         self.calls.append((step, sent))
         self.headers.append(headers)
         if step not in self.models:
             raise MLServerError(f"Model {step} not found", 404)
         answer = self.models[step](sent)
-        if not isinstance(answer, Message):
+        if not isinstance(answer, StepMessage):
             answer = await answer
         # As MLServer: the response bears the request's id.
         return answer._replace(id=sent.id), {}
@@ -100,7 +102,7 @@ def lab(tmp_path: Path) -> Callable[..., Lab]:
 def emits(*names: str) -> Model:
     """A model that answers tensors of these names, each the sum of everything it got."""
 
-    def model(sent: Message) -> Message:
+    def model(sent: StepMessage) -> StepMessage:
         total = sum(sum(tensor.data) for tensor in sent.tensors)
         return message(*(ints(name, total) for name in names))
 
@@ -118,7 +120,7 @@ def multiplies(number: int) -> Model:
 
 
 def fails(status: int, sentence: str) -> Model:
-    def model(_: Message) -> Message:
+    def model(_: StepMessage) -> StepMessage:
         raise MLServerError(sentence, status)
 
     return model
@@ -127,10 +129,10 @@ def fails(status: int, sentence: str) -> Model:
 def after(clock: Clock, milliseconds: int, model: Model) -> Model:
     """A model that answers once the clock has moved on."""
 
-    async def slow(sent: Message) -> Message:
+    async def slow(sent: StepMessage) -> StepMessage:
         await asyncio.sleep(0)
         clock.now += milliseconds
         answer = model(sent)
-        return answer if isinstance(answer, Message) else await answer
+        return answer if isinstance(answer, StepMessage) else await answer
 
     return slow

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlserver_pipeline.engine.engine import Outcome
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 from pipeline_lab import Lab, Model, ints, message
 
 TENSORS = ["x", "y"]
@@ -53,7 +53,7 @@ def graphs(draw: st.DrawFn, joins: list[str], triggers: bool) -> dict[str, Any]:
 def model(name: str, tensors: list[str], order: random.Random, lab: list[Lab]) -> Model:
     """Emits a digest of what came, after a number of turns of the event loop that `order` draws."""
 
-    async def answer(sent: Message) -> Message:
+    async def answer(sent: StepMessage) -> StepMessage:
         for _ in range(order.randrange(4)):
             await asyncio.sleep(0)
         lab[0].clock.now += order.randrange(3)

@@ -15,7 +15,7 @@ from mlserver_pipeline.calls.remote import open_server
 from mlserver_pipeline.calls.timed import TimedSteps
 from mlserver_pipeline.engine.engine import TimedOut
 from mlserver_pipeline.engine.errors import RpcFailed, StepFailed, StepTimeout, step_error
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 from mlserver_pipeline.engine.runner import Runner, Streaming
 from mlserver_pipeline.engine.streaming import Chunk
 from pipeline_lab import Lab, emits, ints, message
@@ -31,7 +31,7 @@ output: {steps: [c]}
 """
 
 
-async def forever(_: Message) -> Message:
+async def forever(_: StepMessage) -> StepMessage:
     await asyncio.Event().wait()
     raise AssertionError("unreachable")
 
@@ -52,7 +52,7 @@ async def test_a_step_that_takes_longer_than_step_timeout_fails_with_deadline_ex
 
 
 async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
-    async def endless(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def endless(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         while True:
             yield message(Tensor("content", "BYTES", (1, 1), [b"."], {})), {}
             await asyncio.sleep(0.01)
@@ -65,7 +65,7 @@ async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
 
 
 async def test_a_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
-    async def endless(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def endless(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         while True:
             yield message(Tensor("content", "BYTES", (1, 1), [b"x" * 100], {})), {}
 
@@ -89,7 +89,7 @@ async def test_past_the_deadline_the_answer_is_424_and_running_steps_are_cancell
 
 
 async def test_a_step_that_keeps_the_deadline_itself_doesnt_change_the_answer(lab: MakeLab) -> None:
-    async def gives_up(_: Message) -> Message:
+    async def gives_up(_: StepMessage) -> StepMessage:
         await asyncio.sleep(0.046)
         raise UpstreamFailed("no time left")
 
@@ -106,7 +106,7 @@ async def test_a_deadline_that_has_passed_before_is_503_and_calls_no_step(lab: M
 
 
 async def test_every_step_is_told_what_is_left_at_that_moment(lab: MakeLab) -> None:
-    async def slow(_: Message) -> Message:
+    async def slow(_: StepMessage) -> StepMessage:
         await asyncio.sleep(0.05)
         return message(ints("x", 1))
 
@@ -126,7 +126,7 @@ async def test_a_step_is_told_of_step_timeout_where_that_comes_sooner(lab: MakeL
 
 
 async def test_a_deadline_that_a_step_answers_with_goes_no_further() -> None:
-    async def echoes(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    async def echoes(step: str, sent: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
         return sent, headers
 
     _, added = await TimedSteps(echoes, 60)("a", message(), {"x-color": "red"})
@@ -186,7 +186,9 @@ async def over_rest() -> AsyncGenerator[str]:
 async def test_a_server_that_trickles_doesnt_outlive_step_timeout(
     trickling: Callable[[], AbstractAsyncContextManager[str]], is_streamed: bool
 ) -> None:
-    async def streamed(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    async def streamed(
+        step: str, sent: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         return [chunk async for chunk in remote.stream(step, sent, headers)][-1]
 
     async with trickling() as uri, aclosing(open_server(uri, 60, 2**20)) as remote:

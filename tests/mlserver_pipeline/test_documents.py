@@ -47,7 +47,7 @@ def test_an_alias_may_be_used_several_times(tmp_path: Path) -> None:
     path.write_text("a: &a {b: [1, 2]}\nc: [*a, *a]\n", encoding="utf-8")
     (document,) = read_documents(path)
     assert document.content["c"] == [{"b": [1, 2]}, {"b": [1, 2]}]
-    assert document.place(("c",)) == "pipeline.yaml:2"
+    assert document.position(("c",)) == "pipeline.yaml:2"
 
 
 def chain(steps: int) -> str:

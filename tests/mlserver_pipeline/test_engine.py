@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mlserver_pipeline.engine.engine import Answer, Failure, Stall
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 from mlserver_pipeline.engine.trace import trace_rows
 from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multiplies, values
 
@@ -234,7 +234,7 @@ async def test_a_trace_tells_waiting_from_working(lab: MakeLab) -> None:
     spec = "steps: [{name: slow}, {name: join, inputs: [p, slow]}]\noutput: {steps: [join]}"
     it = lab({"join": emits("y")}, spec)
 
-    async def slow(sent: Message) -> Message:
+    async def slow(sent: StepMessage) -> StepMessage:
         await asyncio.sleep(0.05)
         return message(ints("x", 1))
 
@@ -317,7 +317,7 @@ async def test_a_failing_side_branch_is_the_answer_if_it_is_faster(lab: MakeLab)
 async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLab) -> None:
     it = lab({"a": emits("x"), "b": emits("y")}, "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}")
 
-    async def call(step: str, sent: Message, headers: object) -> tuple[Message, dict[str, str]]:
+    async def call(step: str, sent: StepMessage, headers: object) -> tuple[StepMessage, dict[str, str]]:
         answer, _ = await it._call(step, sent, headers)  # type: ignore[arg-type]
         return answer, {f"x-{step}": "1", "x-seldon-alibi-type": "dropped", "x-pipeline-version": "7"}
 
@@ -329,7 +329,7 @@ async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLa
 
 
 async def test_a_step_that_is_cancelled_is_an_error_and_no_hang(lab: MakeLab) -> None:
-    async def cancelled(sent: Message) -> Message:
+    async def cancelled(sent: StepMessage) -> StepMessage:
         raise asyncio.CancelledError
 
     it = lab({"a": cancelled}, "steps: [{name: a}]\noutput: {steps: [a]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlserver_pipeline.engine.engine import Failure, Stall
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 from mlserver_pipeline.manifests.loading import load_graphs
 from pipeline_lab import Lab, after, emits, fails, ints, manifest_text, message, values
 
@@ -29,7 +29,7 @@ async def test_a_cycle_may_run_a_step_once_more_than_it_may_come_back(lab: MakeL
         """,
     )
 
-    def count(sent: Message) -> Message:
+    def count(sent: StepMessage) -> StepMessage:
         number = sent.tensors[0].data[0] + 1
         return message(ints("done" if number == 3 else "again", number))
 
@@ -71,7 +71,7 @@ async def test_what_becomes_of_a_pipeline_on_the_side_is_not_the_callers(lab: Ma
     side = "input: {externalInputs: [p.inputs]}\nsteps: [{name: fast}]\noutput: {steps: [fast]}"
     it = lab({"fast": model}, "steps: [{name: slow}]\noutput: {steps: [slow]}", side, names=("p", "q"))
 
-    async def slow(sent: Message) -> Message:
+    async def slow(sent: StepMessage) -> StepMessage:
         await asyncio.sleep(0.01)
         return message(ints("answer", 1))
 
@@ -89,7 +89,7 @@ async def test_an_answer_lets_a_cycle_begin_anew(lab: MakeLab) -> None:
     """
     it = lab({}, spec)
 
-    def count(sent: Message) -> Message:
+    def count(sent: StepMessage) -> StepMessage:
         number = sent.tensors[0].data[0] + 1
         return message(ints("done", number), *([ints("again", number)] if number < 3 else []))
 

@@ -17,7 +17,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver_chat import SettingsError
 from mlserver_pipeline.api.mesh import Mesh, MeshRoute, Pipelines
 from mlserver_pipeline.calls.split import SplitSteps
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 from mlserver_pipeline.engine.streaming import Chunk
 from mlserver_pipeline.manifests.experiments import ROUTE, Experiment, read_experiments
 from pipeline_lab import ints, manifest_text, message
@@ -91,14 +91,14 @@ def test_a_faulty_experiment_is_refused_in_core_2s_words(tmp_path: Path, case: s
 async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went(tmp_path: Path) -> None:
     called: list[str] = []
 
-    async def call(step: str, sent: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    async def call(step: str, sent: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
         called.append(step)
         assert ROUTE not in headers
         if step == "m":
             raise RuntimeError("a mirror's error is nobody's")
         return sent, {"x-own": "1"}
 
-    async def stream(step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def stream(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         for _ in range(2):
             yield await call(step, sent, headers)
 

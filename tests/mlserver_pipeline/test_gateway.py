@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlserver_pipeline.api.gateway import BadRequest, read_request, write_response
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 
 
 def body(**tensor: Any) -> bytes:
@@ -34,7 +34,7 @@ def test_data_is_flattened_and_filled_up_to_its_shape(tensor: dict[str, Any], da
 
 def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> None:
     request = {"id": "1", "outputs": [{"name": "x"}], "parameters": {"t": 0.7, "b": True, "s": "x"}, "inputs": []}
-    assert read_request(json.dumps(request).encode()) == Message("", {"t": 0, "b": True, "s": "x"}, ())
+    assert read_request(json.dumps(request).encode()) == StepMessage("", {"t": 0, "b": True, "s": "x"}, ())
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_body_that_the_gateway_cannot_convert_is_refused_with_a_sentence(conte
 
 def test_an_answer_is_printed_in_core_2s_order_without_id_and_with_bytes_in_base64() -> None:
     text = Tensor("t", "BYTES", (1, 1), ["é".encode()], {"content_type": "str"})
-    answer = Message(
+    answer = StepMessage(
         "id", {"p": 1}, (text, Tensor("b", "BYTES", (1,), [b"\xff"], {}), Tensor("e", "INT64", (0,), [], {}))
     )
     assert write_response(answer).decode() == (
@@ -95,7 +95,7 @@ def test_floats_are_printed_with_the_digits_they_have() -> None:
         Tensor("h", "FP32", (2,), [10.0, 0.10000000149011612], {}),
         Tensor("d", "FP64", (2,), [10.0, 0.1], {}),
     )
-    printed = write_response(Message("", {}, tensors)).decode()
+    printed = write_response(StepMessage("", {}, tensors)).decode()
     assert printed.count("[10,0.1]") == 2
 
 
@@ -105,7 +105,7 @@ def test_floats_are_printed_with_the_digits_they_have() -> None:
 )
 def test_what_json_has_no_word_for_is_an_error(tensor: Tensor) -> None:
     with pytest.raises(ValueError):
-        write_response(Message("", {}, (tensor,)))
+        write_response(StepMessage("", {}, (tensor,)))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver_chat import NotReachable, SettingsError, UpstreamFailed
 from mlserver_pipeline.calls.remote import RemoteServer, open_server, remote_steps
 from mlserver_pipeline.engine.errors import step_error
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 from pipeline_lab import manifest_text
 from support import Server, free_ports, outputs, start_mlserver, text
 
@@ -203,8 +203,8 @@ async def elsewhere(server: Server, request: pytest.FixtureRequest) -> AsyncIter
     await steps.aclose()
 
 
-def word(data: bytes) -> Message:
-    return Message("id", {"tone": 7}, (Tensor("word", "BYTES", (1,), [data], {"content_type": "str"}),))
+def word(data: bytes) -> StepMessage:
+    return StepMessage("id", {"tone": 7}, (Tensor("word", "BYTES", (1,), [data], {"content_type": "str"}),))
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)

@@ -11,7 +11,7 @@ import pytest
 
 from mlserver_chat.requests.streams import closing
 from mlserver_pipeline.engine.errors import StepFailed
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 from mlserver_pipeline.engine.runner import Runner, Streaming
 from mlserver_pipeline.engine.streaming import Chunk, streamed_steps
 from mlserver_pipeline.service import side_steps
@@ -21,14 +21,14 @@ from support import Server, text
 MakeLab = Callable[..., Lab]
 
 
-def said(content: str, **parameters: str) -> Message:
+def said(content: str, **parameters: str) -> StepMessage:
     chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": content}}]}
     data = {"role": "assistant", "content": content, "output_all": json.dumps(chunk)}
     tensors = [Tensor(name, "BYTES", (1, 1), [value.encode()], {"content_type": "str"}) for name, value in data.items()]
     return message(*tensors, **parameters)
 
 
-def content(sent: Message) -> str:
+def content(sent: StepMessage) -> str:
     return next(tensor.data[0].decode() for tensor in sent.tensors if tensor.name == "content")
 
 
@@ -41,7 +41,7 @@ class Talker:
         self.wait = wait
         self.closed = False
 
-    async def __call__(self, step: str, sent: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def __call__(self, step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         try:
             for word in self.words:
                 yield said(word, model="talker"), {"x-talker": "yes"}
@@ -88,7 +88,7 @@ async def test_a_caller_that_goes_before_the_model_says_anything_stores_nothing(
     spec = "steps: [{name: slow}, {name: talk, inputs: [slow]}, {name: keep, inputs: [talk]}]\noutput: {steps: [keep]}"
     gate = asyncio.Event()
 
-    async def slow(sent: Message) -> Message:
+    async def slow(sent: StepMessage) -> StepMessage:
         await gate.wait()
         return message(ints("x", 1))
 

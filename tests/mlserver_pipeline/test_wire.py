@@ -17,7 +17,7 @@ from mlserver_pipeline.calls.wire import (
     request_for_step,
     response_to_client,
 )
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 
 names = st.text(min_size=1, max_size=8)
 anything = st.one_of(
@@ -141,7 +141,7 @@ def test_parameters_of_a_request_are_cut_to_what_passes_a_pipeline() -> None:
     asked = InferenceRequest(
         id="i", inputs=[], parameters=Parameters(content_type="str", headers={"a": "b"}, n=0.7, b=True, s="x")
     )
-    assert message_from_request(asked) == Message("i", {"content_type": "str", "n": 0, "b": True, "s": "x"}, ())
+    assert message_from_request(asked) == StepMessage("i", {"content_type": "str", "n": 0, "b": True, "s": "x"}, ())
     for name, value in {
         "llm_parameters": {"temperature": 0},
         "n": None,

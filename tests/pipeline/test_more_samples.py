@@ -8,7 +8,7 @@ from mlserver.errors import MLServerError
 
 from mlserver_chat import SettingsError
 from mlserver_pipeline.engine.engine import Failure, Stall
-from mlserver_pipeline.engine.messages import Message
+from mlserver_pipeline.engine.messages import StepMessage
 from mlserver_pipeline.manifests.loading import load_graphs
 from pipeline_lab import Lab, Model, adds, ints, manifest_text, message, values
 
@@ -20,7 +20,7 @@ ZERO = [0] * 16
 ROW = (ints("INPUT0", *A), ints("INPUT1", *A))
 
 
-def simple(sent: Message) -> Message:
+def simple(sent: StepMessage) -> StepMessage:
     """`tfsimple`: the sum and the difference of two rows of 16, and nothing else."""
     rows = {tensor.name: tensor.data for tensor in sent.tensors}
     for name in ("INPUT0", "INPUT1"):
@@ -30,12 +30,12 @@ def simple(sent: Message) -> Message:
     return message(ints("OUTPUT0", *(a + b for a, b in pairs)), ints("OUTPUT1", *(a - b for a, b in pairs)))
 
 
-def sums(sent: Message) -> Message:
+def sums(sent: StepMessage) -> StepMessage:
     """`join_node`: one number out of two."""
     return message(ints("OUTPUT1", sum(tensor.data[0] for tensor in sent.tensors)))
 
 
-def rows(sent: Message) -> Message:
+def rows(sent: StepMessage) -> StepMessage:
     """Stands for a detector: how many rows came."""
     return message(ints("is_drift", len(sent.tensors[0].data)))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from mlserver_pipeline.engine.engine import Answer
-from mlserver_pipeline.engine.messages import Message, Tensor
+from mlserver_pipeline.engine.messages import StepMessage, Tensor
 from pipeline_lab import Lab, Model, adds, after, ints, message, multiplies, values
 
 A = list(range(1, 17))
@@ -14,18 +14,18 @@ ZERO = [0] * 16
 F4 = [1, 2, 3, 4]
 
 
-def named(sent: Message) -> Mapping[str, list[int]]:
+def named(sent: StepMessage) -> Mapping[str, list[int]]:
     return {tensor.name: tensor.data for tensor in sent.tensors}
 
 
-def simple(sent: Message) -> Message:
+def simple(sent: StepMessage) -> StepMessage:
     """`tfsimple`: the sum and the difference of two rows of 16."""
     first, second = named(sent)["INPUT0"], named(sent)["INPUT1"]
     pairs = list(zip(first, second, strict=True))
     return message(ints("OUTPUT0", *(a + b for a, b in pairs)), ints("OUTPUT1", *(a - b for a, b in pairs)))
 
 
-def conditional(sent: Message) -> Message:
+def conditional(sent: StepMessage) -> StepMessage:
     """Answers one of two tensors, as `CHOICE` says."""
     choice = named(sent)["CHOICE"][0]
     return message(ints(f"OUTPUT{choice}", *named(sent)[f"INPUT{choice}"]))
@@ -34,7 +34,7 @@ def conditional(sent: Message) -> Message:
 def passes_if(choice: int) -> Model:
     """Answers its input if `choice` is the one; else something that nobody reads."""
 
-    def model(sent: Message) -> Message:
+    def model(sent: StepMessage) -> StepMessage:
         came = named(sent)
         return message(ints("OUTPUT", *came["INPUT"]) if came["choice"] == [choice] else ints("status", 0))
 
@@ -220,7 +220,7 @@ async def test_a_counter_goes_round_its_cycle_until_it_has_counted(lab: Callable
     """
     it = lab({"back": lambda sent: sent, "end": lambda sent: sent}, spec)
 
-    def count(sent: Message) -> Message:
+    def count(sent: StepMessage) -> StepMessage:
         number = sent.tensors[0].data[0] + 1
         return message(ints("output", number), ints("stop" if number == 10 else "continue", 0))
 

@@ -92,7 +92,7 @@ def _check_manifest_reads(path: Path, emits: Mapping[str, frozenset[str]]) -> It
             step, _, side_and_tensor = reference.partition(".")
             side, _, tensor = side_and_tensor.partition(".")
             if side == "outputs" and tensor and tensor not in emits.get(step, {tensor}):
-                place = path.parent / loaded.document.place(location)
+                place = path.parent / loaded.document.position(location)
                 yield warning(
                     place, dotted(location), f"'{reference}' never comes: '{step}' emits no tensor '{tensor}'"
                 )

@@ -13,7 +13,7 @@ from mlserver_chat.limits import ElementBudget, check_dimensions
 from mlserver_chat.tensors import flatten
 
 from ..calls.wire import carry, is_text
-from ..engine.messages import Message, Parameter, Tensor
+from ..engine.messages import Parameter, StepMessage, Tensor
 
 _INT64 = 2**63
 
@@ -22,7 +22,7 @@ class BadRequest(ValueError):
     """What the gateway answers with 400, or breaks the connection on. `str()` says why in one sentence."""
 
 
-def read_request(body: bytes) -> Message:
+def read_request(body: bytes) -> StepMessage:
     """A request's body as the gateway turns it into a message: the id and unknown keys are dropped, data is flattened
     and filled up with zeros to the size that the shape promises, numbers in parameters are cut to whole ones.
 
@@ -47,7 +47,7 @@ def read_request(body: bytes) -> Message:
         raise BadRequest(str(error)) from error
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
-    return Message("", _parameters(request.get("parameters"), "the request"), message_tensors)
+    return StepMessage("", _parameters(request.get("parameters"), "the request"), message_tensors)
 
 
 def _tensor(value: object, index: int, budget: ElementBudget) -> Tensor:
@@ -122,7 +122,7 @@ def _parameter(name: str, value: object, where: str) -> Parameter:
     raise BadRequest(f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean")
 
 
-def write_response(message: Message) -> bytes:
+def write_response(message: StepMessage) -> bytes:
     """A pipeline's answer as the gateway prints it: `model_name` empty, no id, each tensor's data first and flat, and
     BYTES in base64 unless the tensor's content_type is `str` or `datetime`.
 

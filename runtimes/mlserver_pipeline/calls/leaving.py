@@ -6,7 +6,7 @@ from mlserver_chat.errors import CallerLeft
 from mlserver_chat.requests.caller import current_caller
 
 from ..engine.engine import Call
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 
 
 class LeavableSteps:
@@ -24,8 +24,8 @@ class LeavableSteps:
         self._llm_steps = llm_steps
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The step's answer; the engine's `Call`.
 
         Raises:
@@ -39,6 +39,6 @@ class LeavableSteps:
         return await caller.unless_left(self._infer(step, message, headers))
 
     async def _infer(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         return await self._call(step, message, headers)

@@ -10,7 +10,7 @@ from mlserver_chat import Runtime
 from mlserver_chat.calls.client import checked
 from mlserver_chat.requests.streams import closing
 
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 from ..engine.streaming import Chunk
 from .wire import message_from_response, request_for_step, response_headers
 
@@ -30,13 +30,13 @@ class SameProcessSteps:
         self._data_plane = data_plane
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
         response = await self._data_plane.infer(request_for_step(message, headers), step)
         return message_from_response(response), response_headers(response)
 
-    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """The step's answer as it comes; the pipeline's `StreamCall`."""
         request = request_for_step(message, headers)
         async with closing(self._data_plane.infer_stream(_one(request), step)) as responses:

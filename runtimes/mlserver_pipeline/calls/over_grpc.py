@@ -14,7 +14,7 @@ from mlserver_chat.calls.client import checked
 from mlserver_chat.requests.identity import carried_headers
 
 from ..engine.errors import RpcFailed
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 from ..engine.streaming import Chunk
 from .wire import message_from_response, message_from_rest, request_for_step
 
@@ -33,8 +33,8 @@ class GrpcServer:
         self._channel: grpc.aio.Channel | None = None
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """Call a step; the engine's `Call`."""
         with _rpc_errors():
             call: Any = self._stub().ModelInfer(_request(step, message), metadata=_metadata(step, headers))
@@ -43,7 +43,7 @@ class GrpcServer:
         response = ModelInferResponseConverter.to_types(answer)
         return message_from_response(response), carried_headers({name: str(value) for name, value in trailing})
 
-    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         requests = iter([_request(step, message)])
         call: Any = self._stub().ModelStreamInfer(requests, metadata=_metadata(step, headers))
@@ -74,7 +74,7 @@ class GrpcServer:
         return cast(Any, GRPCInferenceServiceStub)(self._channel)
 
 
-def _request(step: str, message: Message) -> pb.ModelInferRequest:
+def _request(step: str, message: StepMessage) -> pb.ModelInferRequest:
     return ModelInferRequestConverter.from_types(request_for_step(message, {}), step)
 
 

@@ -8,7 +8,7 @@ from mlserver.errors import MLServerError
 from mlserver_chat import ChatError, RemoteClient, UpstreamFailed
 from mlserver_chat.requests.streams import closing
 
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 from ..engine.streaming import Chunk
 from .wire import message_from_rest, request_for_step, response_headers
 
@@ -26,14 +26,14 @@ class RestServer:
         self._client = RemoteClient(uri, timeout, max_bytes=max_bytes)
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """Call a step; the engine's `Call`."""
         with _own_errors():
             response = await self._client.infer(step, request_for_step(message, headers))
         return message_from_rest(response), response_headers(response)
 
-    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         with _own_errors():
             async with closing(self._client.stream(step, request_for_step(message, headers))) as responses:

@@ -9,7 +9,7 @@ from mlserver_chat import ChatError, SettingsError
 from mlserver_chat.requests.deadline import Deadline
 
 from ..engine.errors import RpcFailed
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 from ..engine.streaming import Chunk
 from .local import LLM_OUTPUT, SameProcessSteps
 from .over_grpc import GrpcServer
@@ -25,12 +25,12 @@ class RemoteServer(Protocol):
     """Another server that has steps."""
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """Call a step; the engine's `Call`."""
         ...
 
-    def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         ...
 
@@ -72,12 +72,12 @@ class MixedSteps:
         self._here = here
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """Call a step; the engine's `Call`."""
         return await self._remote.get(step, self._here)(step, message, headers)
 
-    def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         return self._remote.get(step, self._here).stream(step, message, headers)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from opentelemetry.trace import Status, StatusCode, Tracer, use_span
 
 from ..engine.engine import Call
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 
 
 class SpannedSteps:
@@ -21,8 +21,8 @@ class SpannedSteps:
         self._tracer = tracer
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The step's answer; the engine's `Call`."""
         attributes = {"pipeline.step": step, "pipeline.tensors.in": _names(message)}
         span = self._tracer.start_span(f"step {step}", attributes=attributes)
@@ -39,5 +39,5 @@ class SpannedSteps:
             return answer, added
 
 
-def _names(message: Message) -> list[str]:
+def _names(message: StepMessage) -> list[str]:
     return [tensor.name for tensor in message.tensors]

@@ -8,7 +8,7 @@ from mlserver_chat.requests.deadline import current_deadline
 from mlserver_chat.requests.streams import closing
 
 from ..engine.engine import Call
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 from ..engine.streaming import Chunk, StreamCall
 from ..manifests.experiments import ROUTE, Experiment, with_token
 
@@ -29,14 +29,14 @@ class SplitSteps:
         self._mirrored: set[asyncio.Task[None]] = set()
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The candidate's answer, with the header `x-seldon-route`; the engine's `Call`."""
         chosen, seen, route = self._choose(step, message, headers)
         answer, added = await self._call(chosen, message, seen)
         return answer, {**added, **route}
 
-    async def stream(self, step: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+    async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         """The candidate's answer as it comes; the pipeline's `StreamCall`."""
         chosen, seen, route = self._choose(step, message, headers)
         async with closing(self._stream(chosen, message, seen)) as chunks:
@@ -44,7 +44,7 @@ class SplitSteps:
                 yield chunk, {**added, **route}
 
     def _choose(
-        self, step: str, message: Message, headers: Mapping[str, str]
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
         """The model to call, the headers it sees, and those that its answer gets besides its own."""
         experiment = self._by_default.get(step)
@@ -60,7 +60,7 @@ class SplitSteps:
             task.add_done_callback(self._mirrored.discard)
         return chosen, seen, {ROUTE: with_token(route, experiment.token(chosen))}
 
-    async def _mirror(self, name: str, message: Message, headers: Mapping[str, str]) -> None:
+    async def _mirror(self, name: str, message: StepMessage, headers: Mapping[str, str]) -> None:
         # Nobody waits for a mirror's answer, nor for its error.
         with suppress(Exception):
             async with current_deadline().enforced():

@@ -6,7 +6,7 @@ from mlserver_chat.requests.deadline import DEADLINE_HEADER, current_deadline, d
 
 from ..engine.engine import MOMENT, Call
 from ..engine.errors import StepTimeout
-from ..engine.messages import Message
+from ..engine.messages import StepMessage
 
 
 class TimedSteps:
@@ -24,8 +24,8 @@ class TimedSteps:
         self._timeout = timeout
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The step's answer; the engine's `Call`.
 
         Raises:

@@ -22,7 +22,7 @@ from mlserver_chat import InvalidInput
 from mlserver_chat.requests.identity import carried_headers
 from mlserver_chat.tensors import flatten
 
-from ..engine.messages import Message, Parameter, Tensor
+from ..engine.messages import Parameter, StepMessage, Tensor
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -31,27 +31,27 @@ class NotCarried(ValueError):
     """What a step answered can't cross the wire. `str()` is one sentence without the data."""
 
 
-def message_from_request(request: InferenceRequest) -> Message:
+def message_from_request(request: InferenceRequest) -> StepMessage:
     """A client's request as Core 2's gateway takes it: nested data flattened, text as UTF-8 bytes, requested outputs
     dropped, numbers in parameters cut to whole ones.
 
     Raises:
         InvalidInput: data that doesn't fit its datatype, or a parameter that is no text, whole number or boolean.
     """
-    return Message(
+    return StepMessage(
         request.id or "",
         _entry_parameters(request.parameters, "the request"),
         tuple(_entry_tensor(tensor) for tensor in request.inputs),
     )
 
 
-def message_from_rest(response: InferenceResponse) -> Message:
+def message_from_rest(response: InferenceResponse) -> StepMessage:
     """A step's response as it arrives over REST, made into what gRPC would have brought.
 
     Raises:
         InvalidInput: as `message_from_request`.
     """
-    return Message(
+    return StepMessage(
         response.id or "",
         _carried_parameters(response.parameters),
         tuple(_entry_tensor(output) for output in response.outputs),
@@ -107,7 +107,7 @@ def _items(parameters: Parameters | None) -> Iterable[tuple[str, Any]]:
     yield from (parameters.model_extra or {}).items()
 
 
-def request_for_step(message: Message, headers: Mapping[str, str]) -> InferenceRequest:
+def request_for_step(message: StepMessage, headers: Mapping[str, str]) -> InferenceRequest:
     """The request that a step gets, as MLServer makes it from gRPC."""
     # Validating copies the lists of data: one step may change its data in place while another reads it.
     return InferenceRequest.model_validate(
@@ -119,13 +119,13 @@ def request_for_step(message: Message, headers: Mapping[str, str]) -> InferenceR
     )
 
 
-def message_from_response(response: InferenceResponse) -> Message:
+def message_from_response(response: InferenceResponse) -> StepMessage:
     """A step's response as it arrives over gRPC.
 
     Raises:
         NotCarried: something that MLServer could not send over gRPC either.
     """
-    return Message(
+    return StepMessage(
         response.id or "",
         _carried_parameters(response.parameters),
         tuple(_carried_tensor(output) for output in response.outputs),
@@ -162,7 +162,7 @@ def _carried_parameters(parameters: Parameters | None) -> dict[str, Parameter]:
     return carried
 
 
-def response_to_client(name: str, message: Message, headers: Mapping[str, str]) -> InferenceResponse:
+def response_to_client(name: str, message: StepMessage, headers: Mapping[str, str]) -> InferenceResponse:
     """The pipeline's answer in MLServer's shape; MLServer takes `headers` out again and sends them as headers."""
     return InferenceResponse.model_validate(
         {
@@ -175,7 +175,7 @@ def response_to_client(name: str, message: Message, headers: Mapping[str, str]) 
 
 
 # All at once, which takes half the time of building the parts one by one.
-def _tensors(message: Message) -> list[dict[str, Any]]:
+def _tensors(message: StepMessage) -> list[dict[str, Any]]:
     return [
         {
             "name": tensor.name,

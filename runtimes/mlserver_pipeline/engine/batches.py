@@ -1,16 +1,16 @@
 """Batching as Core 2's dataflow engine does it: across requests, answering only the last of them."""
 
-from .messages import Message, Tensor
+from .messages import StepMessage, Tensor
 
 
-class Batch:
+class BatchBuffer:
     """Gathers the messages of different requests until their first tensor has `size` rows."""
 
     def __init__(self, size: int):
         self._size = size
         self._gathered: tuple[Tensor, ...] = ()
 
-    def add(self, message: Message) -> Message | None:
+    def add(self, message: StepMessage) -> StepMessage | None:
         """The full batch, with id and parameters of this last message; None while there is room."""
         self._gathered = _stacked((*self._gathered, *message.tensors))
         if _rows(self._gathered[0]) < self._size:

@@ -16,13 +16,13 @@ from mlserver_chat.requests.deadline import Deadline, current_deadline
 
 from ..manifests.graph import Graph, Node
 from ..manifests.references import Topic
-from .batches import Batch
+from .batches import BatchBuffer
 from .errors import StepTimeout, step_error
 from .joins import Fold, Join, keep_left
-from .messages import Message, Record
+from .messages import Record, StepMessage
 from .trace import NodeTrace, describe_stall
 
-Call = Callable[[str, Message, Mapping[str, str]], Awaitable[tuple[Message, Mapping[str, str]]]]
+Call = Callable[[str, StepMessage, Mapping[str, str]], Awaitable[tuple[StepMessage, Mapping[str, str]]]]
 """Calls a model: its name, the message and the headers; returns its answer and the `x-*` headers it adds."""
 
 MOMENT = 0.01
@@ -41,7 +41,7 @@ def wall_clock() -> int:
 class Answer:
     """The first message that reached the pipeline's output."""
 
-    message: Message
+    message: StepMessage
     headers: Mapping[str, str]
 
 
@@ -108,11 +108,11 @@ class Engine:
             for is_trigger, sources in ((False, node.sources), (True, node.triggers)):
                 for index, source in enumerate(sources):
                     self.listeners.setdefault(source.topic, []).append(_Listener(node, index, is_trigger))
-        self.batches = {node.sink: Batch(node.batch) for graph in graphs for node in graph.nodes if node.batch}
+        self.batches = {node.sink: BatchBuffer(node.batch) for graph in graphs for node in graph.nodes if node.batch}
         self._runs: set[Run] = set()
 
     def start(
-        self, pipeline: str, message: Message, headers: Mapping[str, str], identity: str, call: Call | None = None
+        self, pipeline: str, message: StepMessage, headers: Mapping[str, str], identity: str, call: Call | None = None
     ) -> "Run":
         """Send a request into a pipeline. It runs to its end, or to the current deadline, also when nobody waits.
 

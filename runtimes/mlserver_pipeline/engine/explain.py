@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ..manifests.graph import Graph
 from .engine import Answer, Engine, Failure, Run
-from .messages import Message, Tensor
+from .messages import StepMessage, Tensor
 from .trace import NodeTrace
 
 
@@ -16,7 +16,7 @@ async def explain(
     A step answers the tensors that `emits` gives for it, else all that somebody reads of it.
     """
 
-    async def call(step: str, _: Message, headers: Mapping[str, str]) -> tuple[Message, Mapping[str, str]]:
+    async def call(step: str, _: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
         return _message(emits.get(step, _read_of(graph, step))), headers
 
     run: Run = Engine([graph], call).start(graph.name, _message(inputs), {}, "explain")
@@ -27,8 +27,8 @@ async def explain(
     return run.traces, f"{'fails' if isinstance(outcome, Failure) else 'gets no answer'}: {outcome.text}"
 
 
-def _message(names: Sequence[str]) -> Message:
-    return Message("", {}, tuple(Tensor(name, "BYTES", (1, 1), [b""], {}) for name in names))
+def _message(names: Sequence[str]) -> StepMessage:
+    return StepMessage("", {}, tuple(Tensor(name, "BYTES", (1, 1), [b""], {}) for name in names))
 
 
 def _read_of(graph: Graph, step: str) -> list[str]:

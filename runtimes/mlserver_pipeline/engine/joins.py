@@ -6,15 +6,15 @@ Time is the records' own, so a test needs no clock.
 from collections.abc import Callable
 
 from ..manifests.manifest import JoinType
-from .messages import Message, Record, merge
+from .messages import Record, StepMessage, merge
 
 ANY_WINDOW_MS = 1
 """Two records less than this apart count as one for an `any` join."""
 
-Combine = Callable[[Message | None, Message | None], Message]
+Combine = Callable[[StepMessage | None, StepMessage | None], StepMessage]
 
 
-def keep_left(left: Message | None, right: Message | None) -> Message:
+def keep_left(left: StepMessage | None, right: StepMessage | None) -> StepMessage:
     """What a trigger does: let the data through and be gone."""
     assert left is not None, "an inner join has both sides"
     return left

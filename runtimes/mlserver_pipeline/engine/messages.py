@@ -21,14 +21,14 @@ class Tensor(NamedTuple):
     parameters: Mapping[str, Parameter]
 
 
-class Message(NamedTuple):
+class StepMessage(NamedTuple):
     """A request or a response on its way; there is no difference between the two here."""
 
     id: str
     parameters: Mapping[str, Parameter]
     tensors: tuple[Tensor, ...]
 
-    def select(self, wanted: Collection[str], renamed: Mapping[str, str]) -> "Message | None":
+    def select(self, wanted: Collection[str], renamed: Mapping[str, str]) -> "StepMessage | None":
         """The message with the `wanted` tensors only (empty: all), under their new names where `renamed` has one.
 
         None when no tensor is left: the engine drops such a message, so what reads it doesn't fire.
@@ -46,12 +46,12 @@ class Message(NamedTuple):
 class Record(NamedTuple):
     """A message with its headers (`x-*` only) and the time at which it was produced, in milliseconds."""
 
-    message: Message
+    message: StepMessage
     headers: Mapping[str, str]
     time: int
 
 
-def merge(left: Message | None, right: Message | None) -> Message:
+def merge(left: StepMessage | None, right: StepMessage | None) -> StepMessage:
     """Two joined messages as one: id and parameters of the left, tensors of both. Equal names are kept, not merged."""
     if left is None or right is None:
         alone = left or right

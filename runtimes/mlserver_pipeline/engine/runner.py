@@ -13,7 +13,7 @@ from mlserver_chat.requests.identity import carried_headers
 
 from .engine import Answer, Call, Engine, Failure, Run, Stall, TimedOut
 from .errors import StepFailed
-from .messages import Message, Tensor
+from .messages import StepMessage, Tensor
 from .streaming import ChunkFeed, StreamCall
 from .trace import trace_rows
 
@@ -52,7 +52,7 @@ class Runner:
         self._trace_values = trace_values
         self._streaming = streaming
 
-    async def answer(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> Answer:
+    async def answer(self, pipeline: str, message: StepMessage, headers: Mapping[str, str]) -> Answer:
         """The pipeline's answer. With the header `x-pipeline-trace: 1` it has one tensor more, `trace`.
 
         A caller that goes away stops nothing: the request runs to its end, as in the cluster.
@@ -71,7 +71,7 @@ class Runner:
             raise
         return self._answer(run, headers)
 
-    async def stream(self, pipeline: str, message: Message, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+    async def stream(self, pipeline: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
         """The chunks of the streamed step that fires, with the parameter `step`, then the pipeline's answer.
 
         When the caller goes away the model stops, and what it had said goes on through the pipeline, marked by the
@@ -101,7 +101,7 @@ class Runner:
         """Let what is in flight come to its end."""
         await self._engine.aclose()
 
-    def _start(self, pipeline: str, message: Message, headers: Mapping[str, str], call: Call | None = None) -> Run:
+    def _start(self, pipeline: str, message: StepMessage, headers: Mapping[str, str], call: Call | None = None) -> Run:
         # The deadline is the run's, which tells each step what is left of it.
         passed_on = {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
         return self._engine.start(pipeline, message, passed_on, headers.get(IDENTITY, ""), call)

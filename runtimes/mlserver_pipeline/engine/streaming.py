@@ -12,12 +12,12 @@ from mlserver_chat.requests.streams import closing
 from ..manifests.graph import Graph
 from ..manifests.references import Topic
 from .engine import Call
-from .messages import Message, Parameter, Tensor
+from .messages import Parameter, StepMessage, Tensor
 
-Chunk = tuple[Message, Mapping[str, str]]
+Chunk = tuple[StepMessage, Mapping[str, str]]
 """A piece of an answer, and the `x-*` headers that the model adds."""
 
-StreamCall = Callable[[str, Message, Mapping[str, str]], AsyncIterator[Chunk]]
+StreamCall = Callable[[str, StepMessage, Mapping[str, str]], AsyncIterator[Chunk]]
 """Calls a model that streams: its name, the message and the headers."""
 
 CUT = "cut"
@@ -49,13 +49,13 @@ class ChunkFeed:
         self._stream = stream
         self._caller = caller
         self._max_bytes = max_bytes
-        self._chunks: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._chunks: asyncio.Queue[StepMessage | None] = asyncio.Queue()
         self._reading: asyncio.Task[None] | None = None
         self._is_cut = False
 
     async def __call__(
-        self, step: str, message: Message, headers: Mapping[str, str]
-    ) -> tuple[Message, Mapping[str, str]]:
+        self, step: str, message: StepMessage, headers: Mapping[str, str]
+    ) -> tuple[StepMessage, Mapping[str, str]]:
         """The step's whole answer; of a streamed step whose reader went away, what it had said until then."""
         if step not in self._steps or self._reading is not None:
             return await self._infer(step, message, headers)
@@ -74,7 +74,9 @@ class ChunkFeed:
             raise CallerLeft
         return answer.message(is_cut), answer.headers
 
-    async def _read(self, step: str, message: Message, headers: Mapping[str, str], answer: "StreamedAnswer") -> None:
+    async def _read(
+        self, step: str, message: StepMessage, headers: Mapping[str, str], answer: "StreamedAnswer"
+    ) -> None:
         async with closing(self._stream(step, message, headers)) as chunks:
             async for chunk, added in chunks:
                 answer.add(chunk, added)
@@ -82,7 +84,7 @@ class ChunkFeed:
                     raise UpstreamFailed(f"the answer is longer than the {self._max_bytes} bytes allowed")
                 self._chunks.put_nowait(chunk._replace(parameters={**chunk.parameters, "step": step}))
 
-    async def chunks(self) -> AsyncIterator[Message]:
+    async def chunks(self) -> AsyncIterator[StepMessage]:
         """The chunks as they come, each with the parameter `step`, until `end`."""
         while (chunk := await self._chunks.get()) is not None:
             yield chunk
@@ -121,7 +123,7 @@ class StreamedAnswer:
         """What was said so far, in UTF-8."""
         return bytes(self._content)
 
-    def add(self, chunk: Message, added: Mapping[str, str]) -> None:
+    def add(self, chunk: StepMessage, added: Mapping[str, str]) -> None:
         """Take one more chunk, and the headers that the model has added."""
         self.headers |= added
         self._id = chunk.id
@@ -134,7 +136,7 @@ class StreamedAnswer:
             if tensor.name == "output_all":
                 self._builder.add(CompletionChunk(json.loads(tensor.data[0])))
 
-    def message(self, cut: bool) -> Message:
+    def message(self, cut: bool) -> StepMessage:
         """The whole answer; `cut` marks one that was broken off."""
         completion = self._builder.completion()
         whole = dict(self._tensors)
@@ -147,4 +149,4 @@ class StreamedAnswer:
             calls = [call.encode("utf-8") for call in completion.tool_calls]
             whole["tool_calls"] = Tensor("tool_calls", "BYTES", (len(calls), 1), calls, {"content_type": "str"})
         parameters = self._parameters | ({"finish_reason": CUT} if cut else {})
-        return Message(self._id, parameters, tuple(whole.values()))
+        return StepMessage(self._id, parameters, tuple(whole.values()))

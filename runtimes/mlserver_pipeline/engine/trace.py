@@ -10,7 +10,7 @@ from typing import Any
 from ..manifests.graph import Graph, Node
 from ..manifests.manifest import JoinType
 from ..manifests.references import Source
-from .messages import Message, Tensor
+from .messages import StepMessage, Tensor
 
 MAX_TEXT = 200
 """Characters of a text that a trace shows."""
@@ -22,7 +22,7 @@ MAX_ELEMENTS = 10
 class _Arrivals:
     """What came from one source."""
 
-    selected: list[Message] = field(default_factory=list[Message])
+    selected: list[StepMessage] = field(default_factory=list[StepMessage])
     without: bool = False
     """Whether a message came that had none of the wanted tensors."""
 
@@ -38,10 +38,10 @@ class NodeTrace:
         self.waited = 0.0
         self.error: str | None = None
         self._arrivals: dict[Source, _Arrivals] = {}
-        self._left: list[Message] = []
+        self._left: list[StepMessage] = []
         self._first_arrival: float | None = None
 
-    def arrived(self, source: Source, selected: Message | None) -> None:
+    def arrived(self, source: Source, selected: StepMessage | None) -> None:
         """A message came; `selected` is what was left of it."""
         arrivals = self._arrivals.setdefault(source, _Arrivals())
         if selected is None:
@@ -50,7 +50,7 @@ class NodeTrace:
             arrivals.selected.append(selected)
             self._first_arrival = self._first_arrival or time.perf_counter()
 
-    def fired(self, message: Message) -> None:
+    def fired(self, message: StepMessage) -> None:
         """The stream emitted."""
         if not self.firings:
             self.waited = time.perf_counter() - (self._first_arrival or 0.0)
@@ -58,7 +58,7 @@ class NodeTrace:
         if not self.node.calls_model:
             self._left.append(message)
 
-    def answered(self, message: Message, seconds: float) -> None:
+    def answered(self, message: StepMessage, seconds: float) -> None:
         """The model answered."""
         self.answers += 1
         self.seconds += seconds
@@ -147,7 +147,7 @@ def _label(node: Node) -> str:
     return f"step '{node.name}'" if node.calls_model else f"the {node.sink.side.removesuffix('s')}"
 
 
-def _tensors(message: Message, values: bool) -> Mapping[str, Any] | list[str]:
+def _tensors(message: StepMessage, values: bool) -> Mapping[str, Any] | list[str]:
     if not values:
         return [tensor.name for tensor in message.tensors]
     return {tensor.name: _shown(tensor) for tensor in message.tensors}

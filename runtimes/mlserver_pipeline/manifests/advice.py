@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from .graph import compile_graph
 from .manifest import PipelineManifest
 from .references import group, parse, with_default
-from .validation import Fault
+from .validation import ManifestFault
 
 
-def _no_output(manifest: PipelineManifest) -> Iterator[Fault]:
+def _no_output(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     if manifest.spec.output is None:
         yield ("spec",), f"pipeline '{manifest.name}' has no output, so a caller never gets an answer"
 
 
-def _unused_steps(manifest: PipelineManifest) -> Iterator[Fault]:
+def _unused_steps(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     graph = compile_graph(manifest)
     sources = (source for node in graph.nodes for source in (*node.sources, *node.triggers))
     read = {source.topic.owner for source in sources if source.topic.side == "outputs"}
@@ -22,7 +22,7 @@ def _unused_steps(manifest: PipelineManifest) -> Iterator[Fault]:
             yield ("spec", "steps", index, "name"), f"nothing reads what step '{step.name}' answers"
 
 
-def _either_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
+def _either_trigger(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for index, step in enumerate(manifest.spec.steps):
         references = [parse(with_default(each, manifest.name), manifest.name) for each in step.triggers]
         for source in group(references):
@@ -34,7 +34,7 @@ def _either_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
                 )
 
 
-def _input_is_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
+def _input_is_trigger(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for index, step in enumerate(manifest.spec.steps):
         inputs = {with_default(reference, manifest.name) for reference in step.inputs}
         for position, reference in enumerate(step.triggers):
@@ -45,7 +45,7 @@ def _input_is_trigger(manifest: PipelineManifest) -> Iterator[Fault]:
                 )
 
 
-def _batch_ignored(manifest: PipelineManifest) -> Iterator[Fault]:
+def _batch_ignored(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     nodes = {node.name: node for node in compile_graph(manifest).nodes if node.calls_model}
     for index, step in enumerate(manifest.spec.steps):
         if step.batch.size and len(nodes[step.name].sources) > 1:
@@ -55,14 +55,14 @@ def _batch_ignored(manifest: PipelineManifest) -> Iterator[Fault]:
             )
 
 
-def _batch_fields(manifest: PipelineManifest) -> Iterator[Fault]:
+def _batch_fields(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for index, step in enumerate(manifest.spec.steps):
         for field, value in (("windowMs", step.batch.window_ms), ("rolling", step.batch.rolling)):
             if value:
                 yield ("spec", "steps", index, "batch", field), f"batch.{field} of step '{step.name}' has no effect"
 
 
-def _outer_waits(manifest: PipelineManifest) -> Iterator[Fault]:
+def _outer_waits(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     said = "lets a lone source through only when a later request shows that its window has passed"
     for index, step in enumerate(manifest.spec.steps):
         if step.inputs_join_type == "outer" and len(step.inputs) > 1:
@@ -72,7 +72,7 @@ def _outer_waits(manifest: PipelineManifest) -> Iterator[Fault]:
         yield ("spec", "output", "stepsJoin"), f"on Core 2 the outer join of the output {said}"
 
 
-ADVICE: Mapping[str, Callable[[PipelineManifest], Iterator[Fault]]] = {
+ADVICE: Mapping[str, Callable[[PipelineManifest], Iterator[ManifestFault]]] = {
     "no-output": _no_output,
     "unused-step": _unused_steps,
     "trigger-either": _either_trigger,

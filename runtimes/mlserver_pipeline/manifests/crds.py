@@ -15,8 +15,8 @@ from mlserver_chat.requests.identity import NAME_PATTERN
 
 from .documents import Document
 from .experiments import Experiment
-from .manifest import API_VERSION, Count, Dataflow, Part, PipelineManifest, Resource
-from .validation import Fault
+from .manifest import API_VERSION, Count, Dataflow, PipelineManifest, Resource, Section
+from .validation import ManifestFault
 
 Quantity = (
     Annotated[int, Field(strict=True)]
@@ -25,7 +25,7 @@ Quantity = (
 """An amount in Kubernetes' notation, e.g. `100Mi`."""
 
 
-class Parameter(Part):
+class Parameter(Section):
     """A setting given by the manifest."""
 
     name: str
@@ -34,7 +34,7 @@ class Parameter(Part):
     """Always text; the agent writes it over the file's own value."""
 
 
-class Explainer(Part):
+class Explainer(Section):
     """What a model explains; exactly one reference."""
 
     type: str | None = None
@@ -45,7 +45,7 @@ class Explainer(Part):
     """A Pipeline."""
 
 
-class Llm(Part):
+class Llm(Section):
     """The LLM that a model calls: its URL becomes the setting `infer_uri`; exactly one reference."""
 
     model_ref: str | None = None
@@ -54,14 +54,14 @@ class Llm(Part):
     """A Pipeline."""
 
 
-class Logger(Part):
+class Logger(Section):
     """Payload logging; on when it is there."""
 
     percent: Count | None = None
     """Part of the CRD; ignored by Core 2."""
 
 
-class Scaling(Part):
+class Scaling(Section):
     """How many replicas."""
 
     replicas: Count | None = None
@@ -116,7 +116,7 @@ class Model(Resource):
     """Where it comes from and what it needs."""
 
 
-class ImageOverrides(Part):
+class ImageOverrides(Section):
     """Containers beside the inference server, overridden."""
 
     agent: dict[str, Any] | None = None
@@ -125,7 +125,7 @@ class ImageOverrides(Part):
     """Fields of rclone's container."""
 
 
-class ClaimRetention(Part):
+class ClaimRetention(Section):
     """What becomes of volume claims."""
 
     when_deleted: Literal["Retain", "Delete"] = "Retain"
@@ -164,7 +164,7 @@ class Server(Resource):
     """Its pods."""
 
 
-class VolumeClaim(Part):
+class VolumeClaim(Section):
     """A volume claim's template."""
 
     name: str
@@ -173,7 +173,7 @@ class VolumeClaim(Part):
     """Kubernetes' PersistentVolumeClaimSpec."""
 
 
-class ServerConfigSpec(Part):
+class ServerConfigSpec(Section):
     """What the Servers of a kind have in common."""
 
     pod_spec: dict[str, Any]
@@ -218,7 +218,7 @@ def resource_of(document: Document) -> type[Resource] | None:
     return None if foreign else KINDS.get(str(document.content.get("kind", "Pipeline")))
 
 
-def _name(model: Model) -> Iterator[Fault]:
+def _name(model: Model) -> Iterator[ManifestFault]:
     if not NAME_PATTERN.fullmatch(model.name):
         yield (
             ("metadata", "name"),
@@ -226,14 +226,14 @@ def _name(model: Model) -> Iterator[Fault]:
         )
 
 
-def _references(model: Model) -> Iterator[Fault]:
+def _references(model: Model) -> Iterator[ManifestFault]:
     if model.spec.explainer and model.spec.llm:
         yield ("spec", "llm"), "Can't have both explainer and llm in model spec."
     elif model.spec.llm and bool(model.spec.llm.model_ref) == bool(model.spec.llm.pipeline_ref):
         yield ("spec", "llm"), "spec.llm names neither or both of modelRef and pipelineRef; exactly one is needed"
 
 
-def scaling_faults(resource: Model | Server) -> Iterator[Fault]:
+def scaling_faults(resource: Model | Server) -> Iterator[ManifestFault]:
     """What Core 2 refuses in numbers of replicas."""
     spec = resource.spec
     least, most = spec.min_replicas or 0, spec.max_replicas or 0
@@ -244,7 +244,7 @@ def scaling_faults(resource: Model | Server) -> Iterator[Fault]:
         yield ("spec", "replicas"), f"number of replicas {replicas} must be <= max replicas {most}"
 
 
-MODEL_RULES: Mapping[str, Callable[[Model], Iterator[Fault]]] = {
+MODEL_RULES: Mapping[str, Callable[[Model], Iterator[ManifestFault]]] = {
     "model-name": _name,
     "model-llm": _references,
     "replicas": scaling_faults,

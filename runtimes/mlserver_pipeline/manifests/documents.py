@@ -39,7 +39,7 @@ class Document:
     content: Mapping[str, Any]
     lines: Mapping[Location, int]
 
-    def place(self, location: Location) -> str:
+    def position(self, location: Location) -> str:
         """Return file and line of a value, `support-chat.yaml:12`, or the line of the nearest parent that has one."""
         while location not in self.lines and location:
             location = location[:-1]

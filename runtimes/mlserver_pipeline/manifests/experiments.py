@@ -8,7 +8,7 @@ from typing import Literal
 from mlserver_chat import SettingsError
 
 from .documents import read_documents
-from .manifest import Count, Part, Resource, parse_resource
+from .manifest import Count, Resource, Section, parse_resource
 
 ROUTE = "x-seldon-route"
 """The response header that says which candidate answered; sent back, it leads to the same one again."""
@@ -17,7 +17,7 @@ Random = Callable[[], float]
 """A number from 0 up to 1."""
 
 
-class Candidate(Part):
+class Candidate(Section):
     """One of those that share the requests."""
 
     name: str
@@ -26,7 +26,7 @@ class Candidate(Part):
     """Its share, relative to the sum of all weights."""
 
 
-class Mirror(Part):
+class Mirror(Section):
     """One more that gets requests; what it answers is dropped."""
 
     name: str
@@ -35,7 +35,7 @@ class Mirror(Part):
     """How many requests of a hundred."""
 
 
-class ExperimentSpec(Part):
+class ExperimentSpec(Section):
     """The split."""
 
     default: str | None = None
@@ -98,7 +98,7 @@ def read_experiments(paths: Iterable[Path]) -> list[Experiment]:
         if document.content.get("kind") == "Experiment":
             experiment = parse_resource(document, Experiment)
             for fault in experiment_faults(experiment, found):
-                raise SettingsError(f"{document.place(('spec',))}: {fault}")
+                raise SettingsError(f"{document.position(('spec',))}: {fault}")
             found.append(experiment)
     return found
 

@@ -12,7 +12,7 @@ from .crds import MODEL_RULES, Model, Server, resource_of, scaling_faults
 from .documents import Document, Location, dotted, read_documents
 from .experiments import Experiment, experiment_faults
 from .manifest import PipelineManifest, Resource, shape_faults
-from .validation import RULES, Fault
+from .validation import RULES, ManifestFault
 from .wiring import ModelTensors, wiring_findings
 
 FIXES = {
@@ -90,7 +90,7 @@ def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None
     return [_finding(document, level, rule, *fault) for level, rule, fault in _surprises(resource, models)]
 
 
-def _refused(resource: Resource) -> Iterator[tuple[str, Fault]]:
+def _refused(resource: Resource) -> Iterator[tuple[str, ManifestFault]]:
     """What Core 2 refuses, by rule."""
     if isinstance(resource, PipelineManifest):
         yield from ((rule, fault) for rule, check in RULES.items() for fault in check(resource))
@@ -115,5 +115,5 @@ def _surprises(
 def _finding(
     document: Document, level: Literal["error", "warning"], rule: str, location: Location, sentence: str
 ) -> Finding:
-    line = int(document.place(location).rpartition(":")[2])
+    line = int(document.position(location).rpartition(":")[2])
     return Finding(level, rule, str(document.path), line, dotted(location), sentence, FIXES[rule])

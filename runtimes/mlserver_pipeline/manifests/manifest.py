@@ -28,7 +28,7 @@ JoinType = Literal["inner", "outer", "any"]
 """When several sources make one message; `engine/joins.py` says what each does."""
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """Base of the parts of a manifest: camelCase keys, closed to unknown ones; a null counts as absent."""
 
     model_config = ConfigDict(
@@ -43,7 +43,7 @@ class Part(BaseModel):
         return {key: value for key, value in cast(dict[str, Any], data).items() if value is not None}
 
 
-class Batch(Part):
+class Batch(Section):
     """Requests gathered before a step runs."""
 
     size: Count = 0
@@ -54,7 +54,7 @@ class Batch(Part):
     """Part of the CRD; the operator drops it."""
 
 
-class Step(Part):
+class Step(Section):
     """One model and what it reads."""
 
     name: str
@@ -75,7 +75,7 @@ class Step(Part):
     """Batching, off by default."""
 
 
-class Input(Part):
+class Input(Section):
     """Other pipelines whose messages become inputs of this one."""
 
     external_inputs: list[str] = []
@@ -92,7 +92,7 @@ class Input(Part):
     """New names of external tensors."""
 
 
-class Output(Part):
+class Output(Section):
     """What the pipeline answers."""
 
     steps: list[str] = []
@@ -105,14 +105,14 @@ class Output(Part):
     """New names of output tensors."""
 
 
-class Dataflow(Part):
+class Dataflow(Section):
     """Options of the cluster's dataflow engine; of no effect here."""
 
     clean_topics_on_delete: bool = False
     """Whether Kafka topics go with the pipeline."""
 
 
-class Spec(Part):
+class Spec(Section):
     """The graph."""
 
     steps: list[Step] = Field(max_length=MAX_STEPS)
@@ -129,7 +129,7 @@ class Spec(Part):
     """How often a request may come back to a step of a cyclic pipeline."""
 
 
-class Metadata(Part):
+class Metadata(Section):
     """Kubernetes' metadata; only the name has a meaning here."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -138,7 +138,7 @@ class Metadata(Part):
     """Name of the resource."""
 
 
-class Resource(Part):
+class Resource(Section):
     """What all resources have, beside their `kind` and `spec`."""
 
     api_version: Literal["mlops.seldon.io/v1alpha1"]
@@ -186,7 +186,7 @@ def read_manifests(path: Path) -> list[Loaded]:
     return [Loaded(parse_resource(document, PipelineManifest), document) for document in pipelines]
 
 
-ResourceT = TypeVar("ResourceT", bound=Part)
+ResourceT = TypeVar("ResourceT", bound=Section)
 
 
 def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
@@ -196,11 +196,11 @@ def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
         SettingsError: an unknown field, a wrong value; with file, line and key.
     """
     for location, sentence in shape_faults(document, kind):
-        raise SettingsError(f"{document.place(location)}: {sentence}")
+        raise SettingsError(f"{document.position(location)}: {sentence}")
     return kind.model_validate(document.content)
 
 
-def shape_faults(document: Document, kind: type[Part] = PipelineManifest) -> list[tuple[Location, str]]:
+def shape_faults(document: Document, kind: type[Section] = PipelineManifest) -> list[tuple[Location, str]]:
     """What the CRD's schema would refuse: unknown or missing fields and wrong values, each with its place."""
     try:
         kind.model_validate(document.content)
@@ -211,7 +211,7 @@ def shape_faults(document: Document, kind: type[Part] = PipelineManifest) -> lis
     return []
 
 
-def _fault(kind: type[Part], location: Sequence[str | int], error: str, message: str) -> tuple[Location, str]:
+def _fault(kind: type[Section], location: Sequence[str | int], error: str, message: str) -> tuple[Location, str]:
     place, key = tuple(location), dotted(tuple(location))
     if error == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), _fields_at(kind, place[:-1]), n=1)
@@ -221,7 +221,7 @@ def _fault(kind: type[Part], location: Sequence[str | int], error: str, message:
     return place, f"field '{key}': {message[:1].lower()}{message[1:]}"
 
 
-def _fields_at(kind: type[Part], location: Location) -> list[str]:
+def _fields_at(kind: type[Section], location: Location) -> list[str]:
     """The fields of the part of a resource at this place."""
     names = {str(field.alias): field.annotation for field in kind.model_fields.values()}
     keys = [key for key in location if isinstance(key, str)]
@@ -231,9 +231,9 @@ def _fields_at(kind: type[Part], location: Location) -> list[str]:
     return _fields_at(inner, tuple(keys[1:])) if inner else []
 
 
-def _parts_of(annotation: Any) -> Iterator[type[Part]]:
+def _parts_of(annotation: Any) -> Iterator[type[Section]]:
     """The parts in a type such as `list[Step]` or `Output | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in get_args(annotation):
         yield from _parts_of(argument)

@@ -15,7 +15,7 @@ from .documents import Location
 from .manifest import Loaded, PipelineManifest
 from .references import SIDES, with_default, with_external_default
 
-Fault = tuple[Location, str]
+ManifestFault = tuple[Location, str]
 """Where, and one sentence."""
 
 
@@ -26,17 +26,17 @@ def check(loaded: Loaded) -> PipelineManifest:
         SettingsError: the first fault, with file and line.
     """
     for location, sentence in faults(loaded.manifest):
-        raise SettingsError(f"{loaded.document.place(location)}: {sentence}")
+        raise SettingsError(f"{loaded.document.position(location)}: {sentence}")
     return loaded.manifest
 
 
-def faults(manifest: PipelineManifest) -> Iterator[Fault]:
+def faults(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     """All faults: those that Core 2 reports first."""
     for rule in RULES.values():
         yield from rule(manifest)
 
 
-def _repeated_steps(manifest: PipelineManifest) -> Iterator[Fault]:
+def _repeated_steps(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     seen: set[str] = set()
     for index, step in enumerate(manifest.spec.steps):
         if step.name in seen:
@@ -44,7 +44,7 @@ def _repeated_steps(manifest: PipelineManifest) -> Iterator[Fault]:
         seen.add(step.name)
 
 
-def _pipeline_name(manifest: PipelineManifest) -> Iterator[Fault]:
+def _pipeline_name(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     name = manifest.name
     if not NAME_PATTERN.fullmatch(name):
         yield (
@@ -53,12 +53,12 @@ def _pipeline_name(manifest: PipelineManifest) -> Iterator[Fault]:
         )
 
 
-def _no_steps(manifest: PipelineManifest) -> Iterator[Fault]:
+def _no_steps(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     if not manifest.spec.steps:
         yield ("spec", "steps"), f"pipeline {manifest.name} has no steps defined"
 
 
-def _step_like_pipeline(manifest: PipelineManifest) -> Iterator[Fault]:
+def _step_like_pipeline(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for index, step in enumerate(manifest.spec.steps):
         if step.name == manifest.name:
             yield (
@@ -67,7 +67,7 @@ def _step_like_pipeline(manifest: PipelineManifest) -> Iterator[Fault]:
             )
 
 
-def _reference_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+def _reference_forms(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for field, empty, invalid in (("inputs", "input", "input"), ("triggers", "trigger", "trigger")):
         for index, step in enumerate(manifest.spec.steps):
             references: list[str] = getattr(step, field)
@@ -88,7 +88,7 @@ def _is_reference(reference: str) -> bool:
     return len(parts) in (2, 3) and parts[1] in SIDES
 
 
-def _references_exist(manifest: PipelineManifest) -> Iterator[Fault]:
+def _references_exist(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     names = {step.name for step in manifest.spec.steps}
     readable = names | {manifest.name}
     for index, step in enumerate(manifest.spec.steps):
@@ -108,7 +108,7 @@ def _references_exist(manifest: PipelineManifest) -> Iterator[Fault]:
             )
 
 
-def _output_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+def _output_forms(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for position, reference in enumerate(manifest.spec.output.steps if manifest.spec.output else []):
         full = with_default(reference, manifest.name)
         if not _is_reference(full):
@@ -118,7 +118,7 @@ def _output_forms(manifest: PipelineManifest) -> Iterator[Fault]:
             )
 
 
-def _cycle(manifest: PipelineManifest) -> Iterator[Fault]:
+def _cycle(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     if manifest.spec.allow_cycles:
         return
     reads = {
@@ -131,7 +131,7 @@ def _cycle(manifest: PipelineManifest) -> Iterator[Fault]:
         yield ("spec", "steps"), f"pipeline {manifest.name} has a cycle"
 
 
-def _external_forms(manifest: PipelineManifest) -> Iterator[Fault]:
+def _external_forms(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     source = manifest.spec.input
     if source is None:
         return
@@ -174,7 +174,7 @@ _TOO_LONG = (
 )
 
 
-def _step_names(manifest: PipelineManifest) -> Iterator[Fault]:
+def _step_names(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     for index, step in enumerate(manifest.spec.steps):
         if not NAME_PATTERN.fullmatch(step.name):
             yield (
@@ -183,7 +183,7 @@ def _step_names(manifest: PipelineManifest) -> Iterator[Fault]:
             )
 
 
-def _unknown_triggers(manifest: PipelineManifest) -> Iterator[Fault]:
+def _unknown_triggers(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     names = {step.name for step in manifest.spec.steps} | {manifest.name}
     for index, step in enumerate(manifest.spec.steps):
         for position, reference in enumerate(step.triggers):
@@ -195,7 +195,7 @@ def _unknown_triggers(manifest: PipelineManifest) -> Iterator[Fault]:
                 )
 
 
-def _own_output_loop(manifest: PipelineManifest) -> Iterator[Fault]:
+def _own_output_loop(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     """A step that reads the pipeline's outputs and has a part in them would run for ever."""
     if manifest.spec.output is None:
         return
@@ -226,7 +226,7 @@ def _is_own_output(reference: str, pipeline: str) -> bool:
     return bool(re.match(rf"{re.escape(pipeline)}\.outputs(\.|$)", reference))
 
 
-def _unmatched_tensor_maps(manifest: PipelineManifest) -> Iterator[Fault]:
+def _unmatched_tensor_maps(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     spec = manifest.spec
     for index, step in enumerate(spec.steps):
         sources = [with_default(ref, manifest.name) for ref in step.inputs] or [f"{manifest.name}.inputs"]
@@ -239,7 +239,7 @@ def _unmatched_tensor_maps(manifest: PipelineManifest) -> Iterator[Fault]:
         yield from _unmatched(("spec", "output", "tensorMap"), spec.output.tensor_map, sources)
 
 
-def _unmatched(place: Location, tensor_map: dict[str, str], sources: list[str]) -> Iterator[Fault]:
+def _unmatched(place: Location, tensor_map: dict[str, str], sources: list[str]) -> Iterator[ManifestFault]:
     topics = {_topic_of(source) for source in sources}
     named = {_topic_of(source) for source in sources if source != _topic_of(source)}
     read = set(sources)
@@ -256,7 +256,7 @@ def _topic_of(reference: str) -> str:
     return ".".join(parts[: 4 if parts[1:2] == ["step"] else 2])
 
 
-RULES: Mapping[str, Callable[[PipelineManifest], Iterator[Fault]]] = {
+RULES: Mapping[str, Callable[[PipelineManifest], Iterator[ManifestFault]]] = {
     # Core 2's own, in its order.
     "repeated-step": _repeated_steps,
     "pipeline-name": _pipeline_name,

@@ -12,7 +12,7 @@ from typing import Any, cast
 from .graph import Graph, Node, compile_graph
 from .manifest import PipelineManifest
 from .references import Source, Topic
-from .validation import Fault
+from .validation import ManifestFault
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,22 @@ def _names(tensors: object) -> frozenset[str]:
     return frozenset(str(tensor["name"]) for tensor in cast(list[Any], tensors or []))
 
 
-Found = tuple[str, Fault]
+Found = tuple[str, ManifestFault]
 """A rule's name, and what it found."""
 
 
 def wiring_findings(manifest: PipelineManifest, models: Mapping[str, ModelTensors] | None) -> Iterator[Found]:
     """What is to be said about the tensors of a valid manifest; without `models` only about its routes."""
     graph = compile_graph(manifest)
-    places = _Places(manifest)
-    yield from _routes(graph, places)
+    locations = _Locations(manifest)
+    yield from _routes(graph, locations)
     for node in graph.nodes if models is not None else ():
         if models is not None and node.calls_model:
-            yield from _known_tensors(node, models, places)
-            yield from _own_tensors(node, models, places)
+            yield from _known_tensors(node, models, locations)
+            yield from _own_tensors(node, models, locations)
 
 
-class _Places:
+class _Locations:
     """Where in the manifest a node stands."""
 
     def __init__(self, manifest: PipelineManifest):
@@ -68,9 +68,9 @@ class _Places:
         return ("spec", "steps", self._steps[node.name], field)
 
 
-def _known_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Places) -> Iterator[Found]:
+def _known_tensors(node: Node, models: Mapping[str, ModelTensors], locations: _Locations) -> Iterator[Found]:
     if node.name not in models:
-        yield "unknown-model", (places.of(node, "name"), f"step '{node.name}' is no model of the repository")
+        yield "unknown-model", (locations.of(node, "name"), f"step '{node.name}' is no model of the repository")
     for field, sources in (("inputs", node.sources), ("triggers", node.triggers)):
         for source in sources:
             declared = models.get(source.topic.owner)
@@ -81,14 +81,14 @@ def _known_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Plac
                     yield (
                         "unknown-tensor",
                         (
-                            places.of(node, field),
+                            locations.of(node, field),
                             f"step '{node.name}' reads {source.topic}.{tensor}, which model '{source.topic.owner}' "
                             "does not declare",
                         ),
                     )
 
 
-def _own_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Places) -> Iterator[Found]:
+def _own_tensors(node: Node, models: Mapping[str, ModelTensors], locations: _Locations) -> Iterator[Found]:
     brought = [_brought(node, source, models) for source in node.sources]
     known = [names for names in brought if names is not None]
     needed = models[node.name].inputs if node.name in models else frozenset[str]()
@@ -96,14 +96,14 @@ def _own_tensors(node: Node, models: Mapping[str, ModelTensors], places: _Places
         for tensor in sorted(needed - frozenset[str]().union(*known)):
             yield (
                 "missing-tensor",
-                (places.of(node, "inputs"), f"no source of step '{node.name}' brings the tensor '{tensor}'"),
+                (locations.of(node, "inputs"), f"no source of step '{node.name}' brings the tensor '{tensor}'"),
             )
     if node.join == "any":
         return
     for tensor in sorted(_twice(known)):
         yield (
             "ambiguous-tensor",
-            (places.of(node, "inputs"), f"several sources of step '{node.name}' bring the tensor '{tensor}'"),
+            (locations.of(node, "inputs"), f"several sources of step '{node.name}' bring the tensor '{tensor}'"),
         )
 
 
@@ -129,7 +129,7 @@ Route = Mapping[Topic, frozenset[str]]
 """What must come for a step to fire: of each topic one of these tensors."""
 
 
-def _routes(graph: Graph, places: _Places) -> Iterator[Found]:
+def _routes(graph: Graph, locations: _Locations) -> Iterator[Found]:
     """Joins of two routes of which only one is taken, and an output that only one route reaches."""
     routes: dict[Topic, Route] = {}
     for node in graph.nodes:
@@ -137,11 +137,11 @@ def _routes(graph: Graph, places: _Places) -> Iterator[Found]:
         clash = _clash(parts) if node.join == "inner" else None
         if clash is not None:
             sentence = f"{_who(node)} joins what only comes with {clash[0]} and what only comes with {clash[1]}"
-            yield "never-joins", (places.of(node, "inputs"), sentence)
+            yield "never-joins", (locations.of(node, "inputs"), sentence)
         routes[node.sink] = _together(node, parts) if clash is None else {}
         if node.sink == graph.outputs and routes[node.sink]:
             needs = " and ".join(_named(topic, tensors) for topic, tensors in routes[node.sink].items())
-            yield "may-stall", (places.of(node, "steps"), f"the output only comes when {needs} does")
+            yield "may-stall", (locations.of(node, "steps"), f"the output only comes when {needs} does")
 
 
 def _route_to(source: Source, routes: Mapping[Topic, Route]) -> Route:
