@@ -42,7 +42,9 @@ class Classifier(Runtime[ClassifierSettings]):
     async def _build_scorer(self) -> Scorer:
         config = self.config
         if config.scorer == LOGPROB:
-            return LogprobScorer(await bind_llm(config, self.settings, self.registry), config.routes)
+            return LogprobScorer(
+                await bind_llm(config, self.settings, self.registry, config.limits.max_response_bytes), config.routes
+            )
         folder = settings_folder(self.settings)
         return await asyncio.to_thread(import_scorer, config.scorer, folder, config.scorer_settings)
 

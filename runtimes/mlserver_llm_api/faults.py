@@ -5,7 +5,7 @@
 | no connection, and no earlier attempt got one | `NotReachable` 503: nothing was sent |
 | 400, 413, 422 | `InvalidInput` 422: the API refuses the request; names its `param` and `code` |
 | 429 | `RateLimited` 429, with the time of `Retry-After` when that is at most a day |
-| other statuses, redirects, timeouts, broken connections, answers that aren't the API's JSON | `UpstreamFailed` 424 |
+| other statuses, redirects, timeouts, broken connections, answers too large or not JSON | `UpstreamFailed` 424 |
 """
 
 import math
@@ -23,6 +23,10 @@ _KEY_PART = 8
 _LONGEST_WAIT = 24 * 3600
 
 
+class AnswerTooLarge(Exception):
+    """The API's answer is over the limit of this model."""
+
+
 def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
     """The error of the suite for an exception of the client.
 
@@ -34,6 +38,8 @@ def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
     match error:
         case ChatError():
             return error
+        case AnswerTooLarge():
+            return UpstreamFailed("the API answered more than 'limits.max_response_bytes' allows")
         case APIStatusError():
             return _of_status(error, key)
         case APITimeoutError() | TimeoutError() if sent:

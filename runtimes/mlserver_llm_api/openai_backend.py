@@ -1,17 +1,17 @@
 """`ChatBackend` over the `openai` client; the API's JSON goes out and comes in as it is."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from openai import DEFAULT_CONNECTION_LIMITS, AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
 from openai import RequestOptions as CallOptions
 
-from mlserver_chat import Completion, CompletionChunk, Message, Params, UpstreamFailed
+from mlserver_chat import Completion, CompletionChunk, Message, NotReachable, Params, UpstreamFailed
+from mlserver_chat.requests.deadline import current_deadline
 
-from .faults import as_ours
+from .faults import AnswerTooLarge, as_ours
 from .options import check_options
 from .settings import ApiSettings, OpenAISettings
 
@@ -19,23 +19,62 @@ _PATH = "/chat/completions"
 _NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _SENT: ContextVar[bool] = ContextVar("sent", default=False)
 """Whether some attempt of the current call, the client's retries included, may have reached the API."""
+_TOO_LARGE: ContextVar[bool] = ContextVar("too_large", default=False)
+"""Whether the answer to the current call was over its limit."""
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """Notes whether a request may have left."""
+    """Notes whether a request may have left, and bounds the answers.
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+    Args:
+        max_bytes: most bytes of an answer, of a stream as a whole.
+    """
+
+    def __init__(self, max_bytes: int, **options: Any):
+        super().__init__(**options)
+        self._max_bytes = max_bytes
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         before = _SENT.get()
         _SENT.set(True)
         try:
-            return await super().send(request, **options)
+            answer = await super().send(request, stream=True, **options)
         except _NOTHING_SENT:
             _SENT.set(before)
             raise
+        answer.stream = _BoundedStream(cast(httpx2.AsyncByteStream, answer.stream), self._max_bytes)
+        if not stream:
+            try:
+                await answer.aread()
+            except AnswerTooLarge:
+                # The openai client would send the request again after an exception. It takes a 4xx as final.
+                _TOO_LARGE.set(True)
+                return httpx2.Response(400, request=request, json={})
+            finally:
+                await answer.aclose()
+        return answer
 
 
-def build_client(settings: ApiSettings) -> AsyncOpenAI:
-    """The `openai` client of these settings. Nothing is sent.
+class _BoundedStream(httpx2.AsyncByteStream):
+    """The body of an answer, up to `max_bytes`."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, max_bytes: int):
+        self._inner = inner
+        self._left = max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._inner:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise AnswerTooLarge
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def build_client(settings: ApiSettings, max_bytes: int) -> AsyncOpenAI:
+    """The `openai` client of these settings, which reads answers of up to `max_bytes`. Nothing is sent.
 
     The variables that the client looks for (`OPENAI_BASE_URL`, `OPENAI_API_KEY`, `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`)
     change nothing behind the settings' back.
@@ -45,7 +84,14 @@ def build_client(settings: ApiSettings) -> AsyncOpenAI:
         "api_key": settings.api_key.get_secret_value() if settings.api_key else None,
         "timeout": timeout,
         "max_retries": settings.max_retries,
-        "http_client": _HttpClient(timeout=timeout, limits=DEFAULT_CONNECTION_LIMITS, follow_redirects=False),
+        "http_client": _HttpClient(
+            max_bytes,
+            timeout=timeout,
+            limits=DEFAULT_CONNECTION_LIMITS,
+            follow_redirects=False,
+            # A few packed bytes could become any number of bytes.
+            headers={"accept-encoding": "identity"},
+        ),
     }
     if isinstance(settings, OpenAISettings) and settings.is_azure:
         token = settings.azure_ad_token
@@ -68,14 +114,20 @@ def build_client(settings: ApiSettings) -> AsyncOpenAI:
 class OpenAIBackend:
     """Answers with the model `model` of the API behind `client`.
 
-    `timeout` is in seconds, for a whole answer with its retries; of a stream, for its beginning, while the client's
-    own read timeout watches over the pieces.
+    The deadline of the request that is being answered may come sooner than these times.
+
+    Args:
+        client: calls the API.
+        model: the model's name at the API.
+        timeout: seconds for a whole answer with its retries; of a stream, for its beginning and for each piece.
+        stream_timeout: seconds for a stream as a whole.
     """
 
-    def __init__(self, client: AsyncOpenAI, model: str, timeout: float):
+    def __init__(self, client: AsyncOpenAI, model: str, timeout: float, stream_timeout: float):
         self._client = client
         self._model = model
         self._timeout = timeout
+        self._stream_timeout = stream_timeout
 
     async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
         """The whole answer.
@@ -90,11 +142,16 @@ class OpenAIBackend:
     async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
         """The answer as it comes; raises like `complete`, also when it breaks off before its end."""
         body = self._body(messages, params) | {"stream": True}
-        events = await self._post(body, stream=True, stream_cls=AsyncStream[object])
+        end = current_deadline().sooner(self._stream_timeout)
+        events: AsyncStream[object] = await self._post(body, stream=True, stream_cls=AsyncStream[object])
         finished = False
         async with events:
             try:
-                async for data in events:
+                while True:
+                    async with end.sooner(self._timeout).enforced():
+                        data = await anext(events, None)
+                    if data is None:
+                        break
                     chunk = CompletionChunk.of_json(data)
                     finished = finished or bool(chunk.finish_reason)
                     yield chunk
@@ -119,12 +176,16 @@ class OpenAIBackend:
         if (wanted := body.pop("timeout", None)) is not None:
             limit = options["timeout"] = float(wanted)
         body.update(body.pop("extra_body", None) or {})
+        if current_deadline().passed:
+            raise NotReachable("the request's deadline passed before the API was called")
         _SENT.set(False)
+        _TOO_LARGE.set(False)
         try:
-            async with asyncio.timeout(limit):
+            async with current_deadline().sooner(limit).enforced():
                 return await self._client.post(_PATH, cast_to=object, body=body, options=options, **kind)
         except Exception as error:
-            raise as_ours(error, _SENT.get(), self._client.api_key) from None
+            cause = AnswerTooLarge() if _TOO_LARGE.get() else error
+            raise as_ours(cause, _SENT.get(), self._client.api_key) from None
 
     def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
         check_options(params)

@@ -26,7 +26,8 @@ class LLMRuntime(Runtime[LLMSettings]):
         """Read the prompt and build the client. The API is not called: it may be down, and calls cost money."""
         config = self.config.config
         prompts = self.config.catalog(settings_folder(self.settings))
-        backend = OpenAIBackend(build_client(config), config.model, config.timeout)
+        client = build_client(config, self.config.limits.max_response_bytes)
+        backend = OpenAIBackend(client, config.model, config.timeout, config.stream_timeout)
         self._step = ChatStep(self, backend, self.config, prompts, config.model, config.llm_parameters)
         self.resources.push_async_callback(self._step.aclose)
         return True

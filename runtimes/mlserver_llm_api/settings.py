@@ -36,6 +36,8 @@ class ApiSettings(Settings):
     none."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds for a whole answer, retries included; of a stream, for its beginning and then for each next piece."""
+    stream_timeout: float = Field(default=600.0, gt=0)
+    """Seconds for a stream as a whole."""
     connect_timeout: float = Field(default=5.0, gt=0)
     """Seconds for connecting."""
     max_retries: int = Field(default=2, ge=0)

@@ -25,7 +25,7 @@ class PromptRuntime(Runtime[PromptRuntimeSettings]):
     async def load(self) -> bool:
         """Read the prompt, then wait for the LLM."""
         prompts = self.config.catalog(settings_folder(self.settings))
-        llm = await bind_llm(self.config, self.settings, self.registry)
+        llm = await bind_llm(self.config, self.settings, self.registry, self.config.limits.max_response_bytes)
         self._step = ChatStep(self, V2Backend(llm), self.config, prompts, llm.name)
         self.resources.push_async_callback(self._step.aclose)
         return True

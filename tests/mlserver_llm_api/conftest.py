@@ -36,11 +36,11 @@ async def backend(api: OpenAIServer) -> AsyncIterator[Callable[..., OpenAIBacken
     """A factory: `backend(max_retries=2, …)`; without retries by default."""
     made: list[OpenAIBackend] = []
 
-    def build(**settings: Any) -> OpenAIBackend:
+    def build(max_bytes: int = 2**20, **settings: Any) -> OpenAIBackend:
         config = OpenAISettings(
             **{"base_url": api.base_url, "model_id": "m", "api_key": KEY, "max_retries": 0, "timeout": 5, **settings}
         )
-        made.append(OpenAIBackend(build_client(config), config.model, config.timeout))
+        made.append(OpenAIBackend(build_client(config, max_bytes), config.model, config.timeout, config.stream_timeout))
         return made[-1]
 
     yield build

@@ -1,6 +1,5 @@
 """Calling another V2 model: `SameProcessClient` and `RemoteClient`, two forms of the `ModelClient` seam."""
 
-import asyncio
 import json
 import re
 import ssl
@@ -32,7 +31,8 @@ _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
 class SameProcessClient:
     """Calls a model of this process through `predict`, with id and headers as MLServer's data plane sets them.
 
-    `timeout` is seconds for the answer, in a stream for each piece of it.
+    `timeout` is seconds for the answer, in a stream for each piece of it. The deadline of the request that is being
+    answered may come sooner, and bounds streams as a whole.
     """
 
     def __init__(self, registry: MultiModelRegistry, timeout: float):
@@ -49,7 +49,7 @@ class SameProcessClient:
         target = await self._target(model)
         with model_context(target.settings):
             try:
-                async with asyncio.timeout(self._timeout):
+                async with current_deadline().sooner(self._timeout).enforced():
                     return await target.predict(request)
             except Exception as error:
                 raise _as_ours(model, error) from None
@@ -60,7 +60,7 @@ class SameProcessClient:
         try:
             async with closing(target.predict_stream(_one(request))) as responses:
                 while True:
-                    async with asyncio.timeout(self._timeout):
+                    async with current_deadline().sooner(self._timeout).enforced():
                         response = await anext(responses, None)
                     if response is None:
                         return
@@ -72,6 +72,8 @@ class SameProcessClient:
         """Nothing to give back."""
 
     async def _target(self, model: str) -> MLModel:
+        if current_deadline().passed:
+            raise NotReachable(f"the request's deadline passed before model '{model}' was called")
         target = await find_model(self._registry, model)
         if target is None or not target.ready:
             raise NotReachable(f"model '{model}' is not ready")
@@ -274,10 +276,16 @@ class BoundModel:
         await self._client.aclose()
 
 
-async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: MultiModelRegistry | None) -> BoundModel:
+async def bind_llm(
+    settings: SiblingSettings,
+    owner: ModelSettings,
+    registry: MultiModelRegistry | None,
+    max_bytes: int = 16 * 2**20,
+) -> BoundModel:
     """The LLM that `settings` name: `infer_uri`, else the model `llm` of this process once it is ready, else `llm_uri`.
 
-    In a worker process it isn't waited for: until it is loaded, calls are `NotReachable`.
+    In a worker process it isn't waited for: until it is loaded, calls are `NotReachable`. `max_bytes` bounds the
+    answers of an LLM on another server.
 
     Raises:
         SettingsError: none is named, or the named one can't be found.
@@ -300,7 +308,7 @@ async def bind_llm(settings: SiblingSettings, owner: ModelSettings, registry: Mu
     name = named.group(1) if named else settings.llm
     if name is None:
         raise SettingsError(f"model '{owner.name}': 'llm_uri' is a server's base URL; set 'llm' to the model to call")
-    return BoundModel(name, RemoteClient(uri, settings.timeout, settings.ssl_verify_path))
+    return BoundModel(name, RemoteClient(uri, settings.timeout, settings.ssl_verify_path, max_bytes))
 
 
 def call_parameters(request: InferenceRequest, **parameters: Any) -> Parameters:
