@@ -15,7 +15,6 @@ from mlserver_chat import Completion, CompletionChunk, InvalidInput, Message, Pa
 from mlserver_chat.limits import GenerationLimits
 from mlserver_chat.messages.types import usage_json
 from mlserver_chat.requests.fairness import fair_key
-from mlserver_chat.requests.identity import answered_request
 
 from .model import ChatModel, Generation, Outcome
 from .options import GenerationOptions
@@ -138,4 +137,4 @@ def _usage(outcome: Outcome) -> dict[str, int]:
 
 
 def _key(request: InferenceRequest | None) -> Hashable:
-    return fair_key(answered_request() if request is None else request)
+    return None if request is None else fair_key(request)

@@ -3,9 +3,7 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote
@@ -65,28 +63,6 @@ def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str,
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
     """The headers that go along to a model called on behalf of `request`, with the time that is left now."""
     return carried_headers(request_headers(request), request.id or "") | current_deadline().headers()
-
-
-_ANSWERED: ContextVar[InferenceRequest] = ContextVar("answered")
-
-
-@contextmanager
-def answering(request: InferenceRequest) -> Generator[None]:
-    """While the block runs, `answered_request` is `request`.
-
-    A seam carries messages and no request, and yet a call to another model that is made behind it goes out under the
-    identity of the request that is being answered.
-    """
-    token = _ANSWERED.set(request)
-    try:
-        yield
-    finally:
-        _ANSWERED.reset(token)
-
-
-def answered_request() -> InferenceRequest:
-    """The request of the enclosing `answering` block; outside of one, an empty request."""
-    return _ANSWERED.get(InferenceRequest(inputs=[]))
 
 
 def base_name(model_name: str) -> str:
