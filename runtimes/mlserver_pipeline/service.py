@@ -1,9 +1,10 @@
-"""What a loaded pipeline model holds: the runner, the connections to other servers, and its place among the routes."""
+"""Connects a loaded pipeline model: its steps, its runner, and its addresses in the server's mesh."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
-from mlserver import MLServer, ModelSettings
+from mlserver import MLModel, MLServer, ModelSettings
 from mlserver.registry import MultiModelRegistry
 
 from mlserver_chat.calls.siblings import (
@@ -18,8 +19,8 @@ from mlserver_chat.calls.siblings import (
 from .api.grpc_mesh import MeshDataPlane
 from .api.mesh import Mesh, MeshRoute, Pipelines
 from .calls.leaving import LeavableSteps
-from .calls.local import SameProcessSteps, answers_as_llm, can_stream
-from .calls.remote import MixedSteps, is_remote_llm, remote_steps
+from .calls.local import SameProcessSteps, can_stream, is_llm
+from .calls.remote import MixedSteps, RemoteServer, is_remote_llm, remote_steps
 from .calls.spans import SpannedSteps
 from .calls.split import SplitSteps
 from .calls.timed import TimedSteps
@@ -30,9 +31,21 @@ from .manifests.experiments import Experiment
 from .manifests.graph import Graph
 from .settings import PipelineSettings
 
+Splits = Mapping[str, Experiment]
+"""The experiments that split a step's requests over several models, by the step."""
+
 
 class Service:
-    """Pipelines whose steps are ready, reachable at Core 2's addresses until `aclose`."""
+    """Pipelines whose steps are ready. Core 2's addresses reach them until `aclose`.
+
+    Args:
+        runner: runs their requests.
+        steps: calls their models.
+        models: the models of this process that each pipeline calls.
+        registry: the models of this process.
+        server: the server that gets the addresses.
+        addresses: the names of the pipelines and experiments.
+    """
 
     def __init__(
         self,
@@ -49,7 +62,7 @@ class Service:
         self._registry = registry
         self._server = server
         self._addresses = addresses
-        _mesh_of(server).members.append(addresses)
+        _add_to_mesh(server, addresses)
 
     async def is_ready(self, pipeline: str) -> bool:
         """Whether all models of this process that the pipeline calls are ready."""
@@ -57,8 +70,8 @@ class Service:
         return all(model is not None and model.ready for model in models)
 
     async def aclose(self) -> None:
-        """Take no more requests, let those on their way come to their end, and close the connections."""
-        _leave(self._server, self._addresses)
+        """Stop taking requests, let running requests finish, and close the connections."""
+        _remove_from_mesh(self._server, self._addresses)
         await self.runner.aclose()
         await self._steps.aclose()
 
@@ -71,64 +84,109 @@ async def open_service(
     registry: MultiModelRegistry,
     server: MLServer,
 ) -> Service:
-    """The service of these pipelines, once the models that they call in this process are ready.
+    """Wait until the models that the pipelines call in this process are ready, and connect the pipelines to them.
+
+    Args:
+        graphs: the pipelines.
+        experiments: the experiments that were loaded with them.
+        config: settings of the pipeline model.
+        owner: the pipeline model's own MLServer settings.
+        registry: the models of this process.
+        server: the server of this process.
 
     Raises:
-        SettingsError: a model that the repository lacks or that is not ready in time, or a wrong URI.
+        SettingsError: a model is missing from the repository or not ready in time, or a URI is wrong.
     """
-    split = {experiment.spec.default: experiment for experiment in experiments if not experiment.is_of_pipelines}
+    splits = {each.spec.default: each for each in experiments if each.spec.default and not each.is_of_pipelines}
+    models = _models_to_call(graphs, splits)
+    remote = remote_steps(config.models, models, config.step_timeout, config.limits.max_response_bytes)
+    here = [name for name in models if name not in remote]
+    loaded = await asyncio.gather(*(wait_for_model(registry, name, owner, config.load_timeout) for name in here))
+    abilities = await _abilities(loaded, remote)
+    steps = MixedSteps(remote, SameProcessSteps(data_plane_of(server)))
+    return Service(
+        _open_runner(graphs, splits, steps, abilities, config, server),
+        steps,
+        {graph.name: _answering_models(graph, splits) - remote.keys() for graph in graphs},
+        registry,
+        server,
+        Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments),
+    )
+
+
+def _models_to_call(graphs: Sequence[Graph], splits: Splits) -> list[str]:
+    """The names of the steps, and of the candidates and mirrors of those that are split."""
     steps = {step for graph in graphs for step in graph.steps}
-    called = sorted(steps.union(*(experiment.members for default, experiment in split.items() if default in steps)))
-    remote = remote_steps(config.models, called, config.step_timeout, config.limits.max_response_bytes)
-    models = await asyncio.gather(
-        *(wait_for_model(registry, step, owner, config.load_timeout) for step in called if step not in remote)
+    return sorted(steps.union(*(split.members for step, split in splits.items() if step in steps)))
+
+
+def _answering_models(graph: Graph, splits: Splits) -> set[str]:
+    """The models that can answer for the steps of a pipeline."""
+    return {name for step in graph.steps for name in (splits[step].candidate_names if step in splits else {step})}
+
+
+class _Abilities(NamedTuple):
+    """What models can do, by their names."""
+
+    streaming: set[str]
+    """Models whose chunks a caller can read."""
+    llm: set[str]
+    """Models that generate."""
+
+
+async def _abilities(loaded: Sequence[MLModel], remote: Mapping[str, RemoteServer]) -> _Abilities:
+    answers = await asyncio.gather(*(is_remote_llm(server, step) for step, server in remote.items()))
+    remote_llms = {step for step, answer in zip(remote, answers, strict=True) if answer}
+    return _Abilities(
+        streaming=remote_llms | {model.name for model in loaded if can_stream(model)},
+        llm=remote_llms | {model.name for model in loaded if is_llm(model)},
     )
-    asked = await asyncio.gather(*(is_remote_llm(elsewhere, step) for step, elsewhere in remote.items()))
-    speaking = {model.name for model in models if can_stream(model)}
-    remote_speaking = {step for step, speaks in zip(remote, asked, strict=True) if speaks}
-    speaking |= remote_speaking
-    # Whoever is chosen has to stream.
-    mute = {default for default, each in split.items() if not {one.name for one in each.spec.candidates} <= speaking}
-    here = SameProcessSteps(data_plane_of(server))
-    mixed = MixedSteps(remote, here)
+
+
+def _open_runner(
+    graphs: Sequence[Graph],
+    splits: Splits,
+    steps: MixedSteps,
+    abilities: _Abilities,
+    config: PipelineSettings,
+    server: MLServer,
+) -> Runner:
     tracer = tracer_provider_of(server).get_tracer("mlserver_pipeline")
-    llm_steps = {model.name for model in models if answers_as_llm(model)} | remote_speaking
-    split_steps = SplitSteps(split.values(), LeavableSteps(mixed, llm_steps), mixed.stream)
-    engine = Engine(
-        graphs, split_steps, around=lambda call: SpannedSteps(TimedSteps(call, config.step_timeout), tracer)
-    )
-    streamed = {graph.name: streamed_steps(graph, speaking - mute - side_steps(graph, graphs)) for graph in graphs}
-    streaming = Streaming(streamed, split_steps.stream, config.limits.max_response_bytes)
-    addresses = Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments)
-    candidates = {default: [one.name for one in each.spec.candidates] for default, each in split.items()}
-    answering = {graph.name: {one for step in graph.steps for one in candidates.get(step, [step])} for graph in graphs}
-    own = {name: answering[name] - remote.keys() for name in answering}
-    return Service(Runner(engine, config.trace_values, streaming), mixed, own, registry, server, addresses)
+    calls = SplitSteps(splits.values(), LeavableSteps(steps, abilities.llm), steps.stream)
+    engine = Engine(graphs, calls, around=lambda call: SpannedSteps(TimedSteps(call, config.step_timeout), tracer))
+    streaming = _streaming_steps(splits, abilities)
+    streamed = {graph.name: streamed_steps(graph, streaming - side_steps(graph, graphs)) for graph in graphs}
+    return Runner(engine, config.trace_values, Streaming(streamed, calls.stream, config.limits.max_response_bytes))
 
 
-def _mesh_of(server: MLServer) -> Mesh:
-    """The mesh of a server, which all of its pipeline models share; made by the first that needs it."""
-    router = rest_router_of(server)
-    found = next((route for route in router.routes if isinstance(route, MeshRoute)), None)
-    if found is not None:
-        return found.mesh
-    mesh = Mesh()
-    # Before MLServer's own routes, which would take the request by its path.
-    router.routes.insert(0, MeshRoute(router, mesh))
-    serve_grpc_from(server, MeshDataPlane(data_plane_of(server), mesh))
-    return mesh
-
-
-def _leave(server: MLServer, addresses: Pipelines) -> None:
-    """Take a model's addresses out of the mesh, and the mesh with the last of them."""
-    members = _mesh_of(server).members
-    members[:] = [member for member in members if member is not addresses]
-    if not members:
-        routes = rest_router_of(server).routes
-        routes[:] = [route for route in routes if not isinstance(route, MeshRoute)]
-        serve_grpc_from(server, data_plane_of(server))
+def _streaming_steps(splits: Splits, abilities: _Abilities) -> set[str]:
+    """The steps that can stream. A split step can if all of its candidates can."""
+    unable = {step for step, split in splits.items() if not abilities.streaming >= split.candidate_names}
+    return abilities.streaming - unable
 
 
 def side_steps(graph: Graph, graphs: Sequence[Graph]) -> set[str]:
-    """The steps of pipelines that read this one: what they say on the side is not for its caller."""
+    """The steps of the pipelines that read `graph`. Their answers are not part of its own answer."""
     return {step for other in graphs if graph.name in other.reads for step in other.steps}
+
+
+def _add_to_mesh(server: MLServer, addresses: Pipelines) -> None:
+    """Make pipelines reachable by Core 2's addresses. All pipeline models of a server share one mesh."""
+    router = rest_router_of(server)
+    route = next((route for route in router.routes if isinstance(route, MeshRoute)), None)
+    if route is None:
+        route = MeshRoute(router, Mesh())
+        # First, since MLServer's own routes would match the request by its path.
+        router.routes.insert(0, route)
+        serve_grpc_from(server, MeshDataPlane(data_plane_of(server), route.mesh))
+    route.mesh.members.append(addresses)
+
+
+def _remove_from_mesh(server: MLServer, addresses: Pipelines) -> None:
+    """Remove the addresses of a model, and the mesh itself with the last of them."""
+    routes = rest_router_of(server).routes
+    for route in [route for route in routes if isinstance(route, MeshRoute)]:
+        route.mesh.members[:] = [member for member in route.mesh.members if member is not addresses]
+        if not route.mesh.members:
+            routes.remove(route)
+            serve_grpc_from(server, data_plane_of(server))

@@ -54,6 +54,6 @@ def can_stream(model: MLModel) -> bool:
     return own is not None and own is not vars(Runtime)["handle_stream"]
 
 
-def answers_as_llm(model: MLModel) -> bool:
+def is_llm(model: MLModel) -> bool:
     """Whether a model declares the output `output_all`, as the LLM steps of this suite do."""
     return any(output.name == LLM_OUTPUT for output in model.outputs or ())

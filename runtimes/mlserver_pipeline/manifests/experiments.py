@@ -62,9 +62,15 @@ class Experiment(Resource):
         return self.spec.resource_type == "pipeline"
 
     @property
+    def candidate_names(self) -> set[str]:
+        """The names of the candidates."""
+        return {candidate.name for candidate in self.spec.candidates}
+
+    @property
     def members(self) -> list[str]:
-        """The candidates and the mirror."""
-        return [each.name for each in (*self.spec.candidates, *([self.spec.mirror] if self.spec.mirror else []))]
+        """The names of the candidates and the mirror."""
+        mirrors = [self.spec.mirror] if self.spec.mirror else []
+        return [each.name for each in (*self.spec.candidates, *mirrors)]
 
     def choose(self, route: str, draw: Random = random.random) -> str:
         """The candidate for a request: the one that its `x-seldon-route` header names, else one by weight."""
