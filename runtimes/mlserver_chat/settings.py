@@ -6,7 +6,6 @@ What the file lacks, the environment fills, under the `env_prefix` of the settin
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Generator, Mapping
@@ -29,6 +28,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from .errors import SettingsError, reason_of
+from .files import UnreadableFile, parse_json, read_text
 
 DATA_VARIABLE = "MLSERVER_LLM_DATA"
 """Environment variable with the folder against which relative store paths resolve; default: the working directory."""
@@ -61,9 +61,9 @@ def resolve_secret(value: object) -> object:
         return os.environ[name]
     if text.startswith("file:"):
         try:
-            return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
-        except OSError:
-            return _absent(text, "the file that it refers to can't be read")
+            return read_text(Path(text.removeprefix("file:"))).strip()
+        except UnreadableFile as error:
+            return _absent(text, f"the file that it refers to {error}")
     return value
 
 
@@ -127,8 +127,8 @@ def _from_json(value: object) -> object:
     """A JSON list or object that arrived as a string."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
-            return json.loads(value)
-        except ValueError:
+            return parse_json(value)
+        except UnreadableFile:
             return value
     return value
 

@@ -96,7 +96,7 @@ def test_the_llm_modules_own_form_is_a_jinja_user_message(tmp_path):
     ("extra", "sentence"),
     [
         ({"prompt": "nowhere.json"}, "prompt file 'nowhere.json' can't be read"),
-        ({"prompt": "broken.json"}, "prompt file 'broken.json' is not JSON: Expecting value: line 1 column 10"),
+        ({"prompt": "broken.json"}, "prompt file 'broken.json' is not JSON: Expecting value at line 1, column 10"),
         ({"prompt": []}, "'prompt' names no prompt"),
         ({"prompt": {"name": "p"}}, "'parameters.extra.prompt': 'template': field required"),
         ({"prompt": version("1", legend={"wat": {}})}, "the legend names 'wat', which the template lacks"),

@@ -6,7 +6,6 @@ The one place that knows private names of MLServer. Tested against the pinned ve
 
 import asyncio
 import functools
-import json
 import multiprocessing
 import sys
 import time
@@ -30,6 +29,7 @@ from opentelemetry import trace
 from opentelemetry.trace import TracerProvider
 
 from ..errors import RequestTooLarge, SettingsError
+from ..files import UnreadableFile, find_files, read_json
 from ..settings import settings_folder
 
 _POLL_SECONDS = 0.05
@@ -153,7 +153,7 @@ async def find_model(registry: MultiModelRegistry, name: str) -> MLModel | None:
 def repository_models(owner: ModelSettings) -> set[str]:
     """The names of all models in the repository that holds `owner`, read from their settings files."""
     names: set[str] = set()
-    for path in settings_folder(owner).parent.glob("**/model-settings.json"):
+    for path in find_files(settings_folder(owner).parent).named("model-settings.json"):
         name = _name_of(path)
         if name:
             names.add(name)
@@ -163,7 +163,7 @@ def repository_models(owner: ModelSettings) -> set[str]:
 def _name_of(path: Path) -> str | None:
     """The model's name; MLServer gives the folder's name to a model without one."""
     try:
-        name = json.loads(path.read_text(encoding="utf-8")).get("name") or path.parent.name
-    except (OSError, ValueError, AttributeError, RecursionError):
+        name = read_json(path).get("name") or path.parent.name
+    except (UnreadableFile, AttributeError):
         return None
     return name if isinstance(name, str) else None

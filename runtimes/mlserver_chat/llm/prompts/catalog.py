@@ -1,7 +1,6 @@
 """Which prompt a request gets: one version, a pinned one, or an arm of a split; reloaded or not."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from ...errors import InvalidInput, SettingsError, reason_of
+from ...files import UnreadableFile, read_json, read_text
 from .prompt import Prompt
 from .settings import PromptOptions, PromptSource, PromptUtils, TemplateOptions
 
@@ -142,24 +142,16 @@ def _read(source: _Source, folder: Path) -> list[Prompt]:
     path = _path(source)
     where = "'parameters.extra.prompt'" if path is None else f"prompt file '{path}'"
     try:
-        text = "" if path is None else (folder / path).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise SettingsError(f"{where} can't be read") from None
-    if isinstance(source, TemplateOptions):
-        template = [{"role": "user", "content": text}]
-        data: Any = {"name": Path(source.uri).stem, "type": "jinja", "template": template, "tokens": source.tokens}
-    elif isinstance(source, str):
-        data = _parsed(text, where)
-    else:
-        data = source
+        if isinstance(source, TemplateOptions):
+            template = [{"role": "user", "content": read_text(folder / source.uri)}]
+            data: Any = {"name": Path(source.uri).stem, "type": "jinja", "template": template, "tokens": source.tokens}
+        elif isinstance(source, str):
+            data = read_json(folder / source)
+        else:
+            data = source
+    except UnreadableFile as error:
+        raise SettingsError(f"{where} {error}") from error
     return [_prompt(item, where) for item in (cast(list[Any], data) if isinstance(data, list) else [data])]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise SettingsError(f"{where} is not JSON: {error}") from None
 
 
 def _prompt(data: Any, where: str) -> Prompt:
