@@ -1,10 +1,13 @@
 """Manifest files that are too large, too deep or not what they seem get one sentence, and soon."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from mlserver_chat import SettingsError
+from mlserver_chat.files import MAX_FILE_BYTES
+from mlserver_pipeline.manifests.crds import holds_resource
 from mlserver_pipeline.manifests.documents import MAX_DOCUMENTS, MAX_VALUES, read_documents
 from mlserver_pipeline.manifests.graph import compile_graph
 from mlserver_pipeline.manifests.lint import lint_file
@@ -71,3 +74,21 @@ def test_more_steps_than_allowed_are_refused(tmp_path: Path) -> None:
     (finding,) = lint_file(path)
     assert (finding.line, finding.key) == (5, "spec.steps")
     assert finding.sentence == "field 'spec.steps': list should have at most 1000 items after validation, not 1001"
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "large.yaml").write_text("#" * (MAX_FILE_BYTES + 1), encoding="utf-8")
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    for name, reason in (
+        ("fifo", "is not a regular file"),
+        ("zero", "is not a regular file"),
+        ("large", f"is larger than {MAX_FILE_BYTES} bytes"),
+        ("latin", "is not UTF-8 text"),
+        ("absent", "can't be read: No such file or directory"),
+    ):
+        path = tmp_path / f"{name}.yaml"
+        (finding,) = lint_file(path)
+        assert finding.sentence.endswith(reason)
+        assert not holds_resource(path)

@@ -162,7 +162,7 @@ def test_the_fault_points_at_its_line(tmp_path: Path) -> None:
         ("", "holds no manifest of kind 'Pipeline'"),
         ("kind: Pipeline\nkind: Pipeline", "pipeline.yaml:2: key 'kind' is there twice"),
         (manifest_text("steps: [{name: a}]").replace("v1alpha1", "v1"), "field 'apiVersion'"),
-        ("\xff", "can't be read: it is not UTF-8 text"),
+        ("\xff", "pipeline.yaml' is not UTF-8 text"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str, reason: str) -> None:

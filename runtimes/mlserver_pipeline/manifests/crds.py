@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mlserver_chat.files import UnreadableFile, read_text
 from mlserver_chat.requests.identity import NAME_PATTERN
 
 from .documents import Document
@@ -206,8 +207,8 @@ _A_KIND = re.compile(rf"^kind: *({'|'.join(KINDS)})\b", re.MULTILINE)
 def holds_resource(path: Path) -> bool:
     """Whether a YAML file looks as if it held one of Seldon's resources; False for what can't be read."""
     try:
-        return bool(_A_KIND.search(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError):
+        return bool(_A_KIND.search(read_text(path)))
+    except UnreadableFile:
         return False
 
 

@@ -9,9 +9,8 @@ from typing import Any, cast
 import yaml
 
 from mlserver_chat import SettingsError
+from mlserver_chat.files import UnreadableFile, read_text
 
-MAX_BYTES = 2**20
-"""Largest manifest file, in bytes."""
 MAX_DOCUMENTS = 1_000
 """Most YAML documents of a file."""
 MAX_DEPTH = 64
@@ -54,8 +53,10 @@ def read_documents(path: Path) -> list[Document]:
             a key twice (YAML itself would take the last one).
     """
     try:
-        loader = _Loader(_read(path))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        loader = _Loader(read_text(path))
+    except UnreadableFile as error:
+        raise SettingsError(f"manifest '{path}' {error}") from error
+    except yaml.YAMLError as error:
         raise SettingsError(f"manifest '{path}' can't be read: {_reason(error)}") from error
     try:
         return list(_documents(loader, path))
@@ -65,10 +66,6 @@ def read_documents(path: Path) -> list[Document]:
         raise SettingsError(f"{path.name}: not YAML: {_reason(error)}") from error
     finally:
         loader.dispose()
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 def _documents(loader: "_Loader", path: Path) -> Iterator[Document]:
@@ -140,12 +137,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
-    if isinstance(error, OSError):
-        return error.strerror or "it can't be opened"
-    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error).splitlines()[0]
+    return str(error).splitlines()[0]
 
 
 def _note_lines(node: yaml.Node, location: Location, lines: dict[Location, int], path: Path) -> None:

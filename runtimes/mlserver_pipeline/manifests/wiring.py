@@ -3,11 +3,12 @@
 A model that declares no tensors is unknown, never wrong: only what `model-settings.json` declares is judged.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from mlserver_chat.files import UnreadableFile, find_files, read_json
 
 from .graph import Graph, Node, compile_graph
 from .manifest import PipelineManifest
@@ -26,12 +27,12 @@ class ModelTensors:
 def repository_tensors(folder: Path) -> dict[str, ModelTensors]:
     """The models of a repository with the tensors their settings declare. Unreadable settings count for nothing."""
     found: dict[str, ModelTensors] = {}
-    for path in sorted(folder.glob("**/model-settings.json")):
+    for path in find_files(folder).named("model-settings.json"):
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings = read_json(path)
             names = [_names(settings.get(side)) for side in ("inputs", "outputs")]
             found[settings["name"]] = ModelTensors(*names)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (UnreadableFile, KeyError, TypeError, AttributeError):
             continue
     return found
 
