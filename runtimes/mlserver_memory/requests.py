@@ -6,7 +6,7 @@ from typing import Any, cast
 from mlserver.types import InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, request_headers
-from mlserver_chat.requests.identity import MAX_MEMORY_ID, request_parameter
+from mlserver_chat.requests.identity import MAX_MEMORY_ID, header_text, request_parameter
 from mlserver_chat.tensors import json_object
 
 from .settings import MAX_WINDOW, WindowSettings
@@ -97,7 +97,12 @@ def namespace_of(request: InferenceRequest, config: WindowSettings) -> str:
     """
     if config.namespace_header is None:
         return config.namespace
-    namespace = request_headers(request).get(config.namespace_header, "")
-    if not namespace or len(namespace) > MAX_MEMORY_ID or "\0" in namespace:
-        raise InvalidInput(f"header '{config.namespace_header}' is missing; expected 1 to {MAX_MEMORY_ID} characters")
+    header = config.namespace_header
+    namespace = header_text(request_headers(request).get(header, ""))
+    if not namespace:
+        raise InvalidInput(f"header '{header}' is missing; expected 1 to {MAX_MEMORY_ID} characters")
+    if len(namespace) > MAX_MEMORY_ID:
+        raise InvalidInput(f"header '{header}' has {len(namespace)} characters; expected 1 to {MAX_MEMORY_ID}")
+    if "\0" in namespace:
+        raise InvalidInput(f"header '{header}' holds a NUL character; expected text without NUL")
     return namespace

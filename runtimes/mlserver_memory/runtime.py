@@ -21,6 +21,7 @@ from mlserver_chat import (
     memory_id_of,
     settings_folder,
 )
+from mlserver_chat.requests.identity import declare_unique_header
 from mlserver_chat.runtime import text_metadata
 from mlserver_chat.tensors import Tensors, passed_through, read_tensors, text_output
 
@@ -48,6 +49,8 @@ class ConversationalMemory(Runtime[MemorySettings]):
     def __init__(self, settings: ModelSettings):
         super().__init__(settings)
         _refuse_caching(settings)
+        if self.config.config.namespace_header is not None:
+            declare_unique_header(self.config.config.namespace_header)
 
     async def load(self) -> bool:
         """Open the store; one that is down is answered for with 503 until it is back."""

@@ -74,6 +74,8 @@ class Pipeline(Runtime[PipelineSettings]):
 
     def _asked(self, request: InferenceRequest) -> str:
         """The pipeline that the mesh has chosen among those of this model, else the main one."""
+        if not self._service.has_core2_addressing:
+            return self._main
         chosen = pipeline_of(request_headers(request).get(INTERNAL, ""))
         return chosen if chosen in self._names else self._main
 

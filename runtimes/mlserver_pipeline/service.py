@@ -64,6 +64,12 @@ class Service:
         self._addresses = addresses
         _add_to_mesh(server, addresses)
 
+    @property
+    def has_core2_addressing(self) -> bool:
+        """Whether the server follows Core 2's headers."""
+        routes = rest_router_of(self._server).routes
+        return all(route.mesh.is_on for route in routes if isinstance(route, MeshRoute))
+
     async def is_ready(self, pipeline: str) -> bool:
         """Whether all models of this process that the pipeline calls are ready."""
         models = [await find_model(self._registry, name) for name in self._models[pipeline]]
@@ -110,7 +116,7 @@ async def open_service(
         {graph.name: _answering_models(graph, splits) - remote.keys() for graph in graphs},
         registry,
         server,
-        Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments),
+        Pipelines(owner.name, frozenset(graph.name for graph in graphs), experiments, config.core2_addressing),
     )
 
 

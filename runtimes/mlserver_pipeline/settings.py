@@ -20,5 +20,9 @@ class PipelineSettings(Settings):
     """Seconds for one call of a step; then it has failed with DeadlineExceeded, as in Core 2."""
     trace_values: bool = True
     """Whether a trace shows the data of tensors, cut after 10 elements and 200 characters, or only their names."""
+    core2_addressing: bool = True
+    """Whether requests may be addressed in Core 2's way: by the header `Seldon-Model`, and by names such as
+    `<pipeline>.pipeline`. The header wins over the path, so behind a proxy that allows some paths set it to false. One
+    Pipeline with false switches it off for the whole server; `/v2/pipelines/<pipeline>/infer` stays."""
     limits: Limits = Limits()
     """Limits on what one request may cost."""

@@ -9,7 +9,7 @@ import functools
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -73,8 +73,12 @@ def rest_router_of(server: MLServer) -> APIRouter:
     return rest_app_of(server).router
 
 
-def guard_grpc_messages(check: Callable[[pb.ModelInferRequest], None]) -> None:
-    """Let `check` refuse the messages of inference calls before MLServer converts them. The first call counts.
+def guard_grpc_messages(
+    check: Callable[[pb.ModelInferRequest, Iterable[tuple[str, str | bytes]]], None],
+) -> None:
+    """Let `check` refuse the messages of inference calls, given their metadata, before MLServer converts them.
+
+    The first call counts.
 
     MLServer answers a `RequestTooLarge` of `check` with RESOURCE_EXHAUSTED.
     """
@@ -85,7 +89,7 @@ def guard_grpc_messages(check: Callable[[pb.ModelInferRequest], None]) -> None:
 
     @functools.wraps(convert)
     def checked(self: InferenceServicer, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> Any:
-        check(request)
+        check(request, context.invocation_metadata())
         return convert(self, request, context)
 
     InferenceServicer._InsertHeaders = checked  # pyright: ignore[reportPrivateUsage]

@@ -3,14 +3,15 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from mlserver.types import InferenceRequest
 
 from ..errors import InvalidInput
+from ..limits import server_limits
 from ..messages.types import Message
 from ..tensors import Tensors, single_text
 from .deadline import current_deadline
@@ -47,17 +48,64 @@ _CARRIED_NAME = re.compile(r"x-[-_.a-z0-9]*(?<!-bin)")
 
 
 def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
-    """The `x-*` headers, lower-case, which cross the steps of a pipeline and go along to every model called.
+    """The `x-*` headers, lower-case and in ASCII, which go along to the steps of a pipeline and to every model called.
 
-    Those that no server would take stay behind. `x-request-id` (`identity` without one) never does: control characters
-    of it are percent-encoded.
+    Text beyond ASCII is percent-encoded UTF-8, which REST and gRPC carry alike. A header with control characters stays
+    behind, but `x-request-id` (`identity` without one) never does: it is percent-encoded then.
     """
-    lower = {name.lower(): value for name, value in headers.items()}
+    lower = {name.lower(): _as_sent(value) for name, value in headers.items()}
     identity = lower.pop("x-request-id", "") or identity
-    carried = {name: value for name, value in lower.items() if _CARRIED_NAME.fullmatch(name) and value.isprintable()}
+    carried = {
+        name: _in_ascii(value) for name, value in lower.items() if _CARRIED_NAME.fullmatch(name) and value.isprintable()
+    }
     if identity:
-        carried["x-request-id"] = identity if identity.isprintable() else quote(identity)
+        carried["x-request-id"] = _in_ascii(identity) if identity.isprintable() else quote(identity)
     return carried
+
+
+def _as_sent(value: str) -> str:
+    """A header's text. Servers read headers as Latin-1, clients send UTF-8."""
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def _in_ascii(value: str) -> str:
+    return value if value.isascii() else quote(value, errors="replace")
+
+
+def header_text(value: str) -> str:
+    """The text that a header stands for: the name of a tenant, whichever way it came.
+
+    `é` sent as UTF-8, as Latin-1 or percent-encoded is the same text.
+    """
+    return unquote(_as_sent(value))
+
+
+_unique_headers = {"x-request-id", "x-idempotency-key", "seldon-model"}
+
+
+def declare_unique_header(name: str) -> None:
+    """Note a header that names a tenant. A request in which it comes twice with different values is refused."""
+    _unique_headers.add(name.lower())
+
+
+def check_unique_headers(headers: Iterable[tuple[str, str]]) -> None:
+    """Refuse a request in which one reader could see another tenant or identity than the next.
+
+    Args:
+        headers: names and values as they came, repeated names included.
+
+    Raises:
+        InvalidInput: a header that names a tenant or an identity comes twice with different values.
+    """
+    unique = _unique_headers | {server_limits().tenant_header}
+    found: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        if name in unique and found.setdefault(name, value) != value:
+            raise InvalidInput(f"header '{name}' came twice with different values; expected it once")
 
 
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:

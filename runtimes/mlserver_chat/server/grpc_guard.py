@@ -4,20 +4,24 @@ MLServer's converter believes a shape: it multiplies the sizes of any number of 
 them.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from mlserver.grpc import dataplane_pb2 as pb
 
 from ..errors import RequestTooLarge
 from ..limits import ElementBudget, server_limits
+from ..requests.identity import check_unique_headers
 
 
-def check_message(request: pb.ModelInferRequest) -> None:
-    """Refuse a message over the server's limits.
+def check_message(request: pb.ModelInferRequest, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Refuse a message over the server's limits, and ambiguous metadata.
 
     Raises:
-        RequestTooLarge: too many bytes. InvalidInput: tensors of too many elements or dimensions.
+        RequestTooLarge: too many bytes. InvalidInput: tensors of too many elements or dimensions, or a tenant or an
+            identity that comes twice with different values.
     """
+    check_unique_headers((name, value) for name, value in metadata if isinstance(value, str))
     message: Any = request
     most = server_limits().max_request_bytes
     if message.ByteSize() > most:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import ChatError, RequestTimeout, RequestTooLarge
+from ..errors import ChatError, InvalidInput, RequestTimeout, RequestTooLarge
 from ..limits import server_limits
 from ..requests.caller import Caller, caller_scope
+from ..requests.identity import check_unique_headers
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -42,16 +43,20 @@ class RestGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or not _has_body(scope):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         try:
+            check_unique_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+            if not _has_body(scope):
+                await self.app(scope, receive, send)
+                return
             body = await _read_body(scope, receive)
             scope, body = await _unpacked(scope, body)
         except _HungUp:
             return
         except ChatError as error:
-            await _refuse(send, error)
+            await _refuse(scope, send, error)
             return
         await _Exchange(receive, send, body).run(self.app, scope)
 
@@ -168,12 +173,17 @@ def _header(headers: Headers, name: bytes) -> bytes | None:
     return next((value for each, value in headers if each == name), None)
 
 
-async def _refuse(send: Send, error: ChatError) -> None:
-    """Answer before the body is read to its end; so the connection can't be used again."""
-    body = json.dumps({"error": str(error)}).encode("utf-8")
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": int(error.status_code), "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _refuse(scope: Scope, send: Send, error: ChatError) -> None:
+    """Answer before the body is read to its end; so the connection can't be used again.
+
+    Core 2's pipeline gateway answers bad input with 400 and plain text.
+    """
+    status, body, media_type = int(error.status_code), json.dumps({"error": str(error)}), b"application/json"
+    if scope["path"].startswith("/v2/pipelines/") and isinstance(error, InvalidInput):
+        status, body, media_type = 400, str(error), b"text/plain; charset=utf-8"
+    headers = [(b"content-type", media_type), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode("utf-8"), "more_body": False})
 
 
 def retry_after_headers(seconds: float | None) -> dict[str, str]:

@@ -34,7 +34,8 @@ class MeshDataPlane:
 
     async def model_ready(self, name: str, version: str | None = None) -> bool:
         """Whether a model is ready, or the one that answers for a pipeline of this name."""
-        return await self._inner.model_ready(self._mesh.model_of(pipeline_of(name) or name) or name, version)
+        asked = (self._mesh.model_of(pipeline_of(name) or name) if self._mesh.is_on else None) or name
+        return await self._inner.model_ready(asked, version)
 
     async def infer(self, payload: InferenceRequest, name: str, version: str | None = None) -> InferenceResponse:
         """The answer of what the metadata `seldon-model`, else `name`, stands for.

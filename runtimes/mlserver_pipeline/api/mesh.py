@@ -38,6 +38,8 @@ class Pipelines(NamedTuple):
     model: str
     names: Collection[str]
     experiments: Sequence[Experiment]
+    core2_addressing: bool = True
+    """False switches Core 2's addressing off for the whole server."""
 
 
 class Choice(NamedTuple):
@@ -74,6 +76,11 @@ class Mesh:
         self.members: list[Pipelines] = []
         self._draw = draw
 
+    @property
+    def is_on(self) -> bool:
+        """Whether requests may be addressed in Core 2's way."""
+        return all(member.core2_addressing for member in self.members)
+
     def choose(self, resource: str, route: str) -> Choice:
         """Who answers for `resource`, a value of the header `seldon-model`; `route` is that of `x-seldon-route`."""
         for experiment in (experiment for member in self.members for experiment in member.experiments):
@@ -90,6 +97,8 @@ class Mesh:
 
     def elsewhere(self, resource: str, route: str, model: str) -> Choice | None:
         """`choose`; None when it is just `model`, whom MLServer asks anyway. On Core 2 that is called `<model>_<n>`."""
+        if not self.is_on:
+            return None
         choice = self.choose(resource, route)
         return None if choice.resource == base_name(model) and not (choice.pipeline or choice.is_split) else choice
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import quote
 
 import grpc
 from mlserver.grpc import dataplane_pb2 as pb
@@ -79,9 +78,8 @@ def _request(step: str, message: StepMessage) -> pb.ModelInferRequest:
 
 
 def _metadata(step: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The headers as gRPC's metadata, which holds ASCII only: the rest is percent-encoded."""
-    metadata = [(name, value if value.isascii() else quote(value)) for name, value in headers.items()]
-    return [*metadata, ("seldon-model", step)]
+    """The headers as gRPC's metadata, which holds ASCII only, as `carried_headers` are."""
+    return [*headers.items(), ("seldon-model", step)]
 
 
 @contextmanager
