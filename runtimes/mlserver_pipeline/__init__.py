@@ -1,14 +1,14 @@
-"""A Seldon Pipeline manifest, run in this process.
+"""Runs Seldon Pipeline manifests in this process.
 
-Each folder imports only those above it:
+Each folder imports only the folders above it:
 
-- `manifests/`: what a manifest says, and whether it can work
-- `engine/`: what fires when
-- `calls/`: how a step is called
-- `api/`: what clients see
-- `drawing/`: pictures, made of manifests alone
+- `manifests/` reads and checks manifests
+- `engine/` decides which step runs when
+- `calls/` calls the steps
+- `api/` answers clients
+- `drawing/` draws manifests
 
-`runtime.py` is the model that MLServer loads, `service.py` what that holds once its steps are ready.
+`runtime.py` is the model that MLServer loads. `service.py` connects it to its steps and to the server.
 """
 
 from .manifests.manifest import PipelineManifest, read_manifests

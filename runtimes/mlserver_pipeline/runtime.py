@@ -1,4 +1,4 @@
-"""The runtime: a Seldon Pipeline manifest, run in this process."""
+"""The runtime that runs Seldon Pipeline manifests in this process."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -21,8 +21,11 @@ from .settings import PipelineSettings
 
 
 class Pipeline(Runtime[PipelineSettings]):
-    """Runs the pipelines of its manifests: each at `/v2/pipelines/<pipeline>/infer`, in the shape of Core 2's gateway,
-    and the one that bears the model's name (else the first) as an ordinary model."""
+    """Runs the pipelines of its manifests.
+
+    Each pipeline answers at `/v2/pipelines/<pipeline>/infer` as Core 2's gateway does. The model itself stands for the
+    pipeline of its own name, or for the first one.
+    """
 
     settings_class = PipelineSettings
 
@@ -35,12 +38,16 @@ class Pipeline(Runtime[PipelineSettings]):
         self._names = names
         self._main = settings.name if settings.name in names else names[0]
         for index, name in enumerate(names):
-            # MLServer looks for handlers among the attributes of a model, before it loads it.
+            # MLServer collects custom handlers from a model's attributes before it loads the model.
             setattr(self, f"infer_{index}", self._infer_handler(name))
             setattr(self, f"ready_{index}", self._ready_handler(name))
 
     async def load(self) -> bool:
-        """Wait for the steps' models."""
+        """Wait for the models of the steps, and connect to them.
+
+        Raises:
+            SettingsError: this is a worker process, or a model is missing or not ready in time.
+        """
         server = find_server(self.registry)
         if self.registry is None or server is None:
             raise SettingsError(
@@ -50,30 +57,27 @@ class Pipeline(Runtime[PipelineSettings]):
         self._service = await open_service(
             self._graphs, self._experiments, self.config, self.settings, self.registry, server
         )
-        return True
-
-    async def unload(self) -> bool:
-        """Let the requests that are on their way come to their end."""
-        if self.ready:
-            await self._service.aclose()
+        self.resources.push_async_callback(self._service.aclose)
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """The pipeline's answer in MLServer's shape."""
+        """Return the pipeline's answer in MLServer's shape."""
         headers = entry_headers(request_headers(request), request_identity(request))
-        answer = await self._service.runner.answer(self._asked(request), message_from_request(request), headers)
+        pipeline = self._requested_pipeline(request)
+        answer = await self._service.runner.answer(pipeline, message_from_request(request), headers)
         return response_to_client(self.name, answer.message, answer.headers)
 
     async def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The chunks of the step that streams, then the answer."""
+        """Yield the chunks of the streamed step, then the pipeline's answer."""
         headers = entry_headers(request_headers(request), request_identity(request))
-        parts = self._service.runner.stream(self._asked(request), message_from_request(request), headers)
+        pipeline = self._requested_pipeline(request)
+        parts = self._service.runner.stream(pipeline, message_from_request(request), headers)
         async with closing(parts):
             async for part in parts:
                 yield response_to_client(self.name, part.message, part.headers)
 
-    def _asked(self, request: InferenceRequest) -> str:
-        """The pipeline that the mesh has chosen among those of this model, else the main one."""
+    def _requested_pipeline(self, request: InferenceRequest) -> str:
+        """The pipeline that the mesh has chosen, or the one that the model stands for."""
         if not self._service.has_core2_addressing:
             return self._main
         chosen = pipeline_of(request_headers(request).get(INTERNAL, ""))

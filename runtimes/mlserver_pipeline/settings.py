@@ -12,14 +12,14 @@ class PipelineSettings(Settings):
     manifest: str | list[str]
     """Manifest file, or several, relative to `model-settings.json`. Pipelines loaded together can read one another."""
     models: str | dict[str, str] = {}
-    """Where the steps are, if not in this process: the base URL of a V2 server (`http://host:port` or
-    `grpc://host:port`) for all of them, or one for each of some."""
+    """V2 servers that serve the steps, if this process doesn't: one URL (`http://host:port` or `grpc://host:port`) for
+    all steps, or a mapping from steps to URLs."""
     load_timeout: float = Field(default=60.0, gt=0)
-    """Seconds to wait while loading for the models that are steps."""
+    """Seconds to wait for the models of the steps while loading."""
     step_timeout: float = Field(default=120.0, gt=0)
-    """Seconds for one call of a step; then it has failed with DeadlineExceeded, as in Core 2."""
+    """Seconds for one call of a step, streamed or not. A step that takes longer fails with DeadlineExceeded."""
     trace_values: bool = True
-    """Whether a trace shows the data of tensors, cut after 10 elements and 200 characters, or only their names."""
+    """Whether a trace shows the data of tensors, up to 10 elements of 200 characters each, or only their names."""
     core2_addressing: bool = True
     """Whether requests may be addressed in Core 2's way: by the header `Seldon-Model`, and by names such as
     `<pipeline>.pipeline`. The header wins over the path, so behind a proxy that allows some paths set it to false. One

@@ -1,6 +1,7 @@
 """A request's deadline and `step_timeout`: when steps end, what the answer is, and what steps are told."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 
@@ -83,7 +84,7 @@ async def test_past_the_deadline_the_answer_is_424_and_running_steps_are_cancell
     with deadline_scope(Deadline.after(0.05)):
         run = it.start(ints("i", 1))
     await run.done
-    assert run.outcome.result() == TimedOut(was_sent=True)
+    assert run.outcome.result() == TimedOut(has_called_step=True)
     (_, b) = run.traces[:2]
     assert b.error == "b : rpc error: code = DeadlineExceeded desc = context deadline exceeded"
 
@@ -103,6 +104,17 @@ async def test_a_deadline_that_has_passed_before_is_503_and_calls_no_step(lab: M
     with deadline_scope(Deadline.after(0)), pytest.raises(NotReachable, match="before a step was called"):
         await Runner(it.engine).answer("p", message(ints("i", 1)), {})
     assert it.calls == []
+
+
+async def test_no_step_starts_after_the_deadline(lab: MakeLab) -> None:
+    def blocks(_: StepMessage) -> StepMessage:
+        time.sleep(0.06)
+        return message(ints("x", 1))
+
+    it = timed(lab({"a": blocks, "b": emits("x")}, TWO), 60)
+    with deadline_scope(Deadline.after(0.05)), pytest.raises(UpstreamFailed, match="before the pipeline answered"):
+        await Runner(it.engine).answer("p", message(ints("i", 1)), {})
+    assert [step for step, _ in it.calls] == ["a"]
 
 
 async def test_every_step_is_told_what_is_left_at_that_moment(lab: MakeLab) -> None:

@@ -1,1 +1,1 @@
-"""How a step is called: in this process, on another server, as one of several, in a span."""
+"""Calls steps: in this process, on other servers, split over several models, bounded in time."""

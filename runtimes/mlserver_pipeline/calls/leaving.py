@@ -26,7 +26,7 @@ class LeavableSteps:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The step's answer; the engine's `Call`.
+        """Call a step; the engine's `Call`.
 
         Raises:
             CallerLeft: the caller has left, and this is an LLM step.

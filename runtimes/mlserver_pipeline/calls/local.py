@@ -1,4 +1,4 @@
-"""Calling the steps: models of this process, through MLServer's own data plane."""
+"""Calls steps that are models of this process, through MLServer's data plane."""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -19,11 +19,12 @@ LLM_OUTPUT = "output_all"
 
 
 class SameProcessSteps:
-    """Calls models as a request from outside would: MLServer's data plane checks readiness, sets id and headers and
-    counts the call in the model's metrics.
+    """Calls models as a request from outside would.
+
+    MLServer's data plane checks that the model is ready, sets id and headers, and counts the call in its metrics.
 
     Args:
-        data_plane: MLServer's.
+        data_plane: MLServer's data plane.
     """
 
     def __init__(self, data_plane: DataPlane):
@@ -32,12 +33,12 @@ class SameProcessSteps:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The step's answer and the `x-*` headers it adds; the engine's `Call`."""
+        """Call a step; the engine's `Call`."""
         response = await self._data_plane.infer(request_for_step(message, headers), step)
         return message_from_response(response), response_headers(response)
 
     async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
-        """The step's answer as it comes; the pipeline's `StreamCall`."""
+        """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         request = request_for_step(message, headers)
         async with closing(self._data_plane.infer_stream(_one(request), step)) as responses:
             async for response in responses:
@@ -49,7 +50,7 @@ async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
 
 
 def can_stream(model: MLModel) -> bool:
-    """Whether a model's chunks can be put together to its answer again: those of a runtime of this suite can."""
+    """Whether the chunks of a model can be joined to its whole answer. Only the runtimes of this suite ensure that."""
     own: object = getattr(type(model), "handle_stream", None)
     return own is not None and own is not vars(Runtime)["handle_stream"]
 

@@ -1,4 +1,4 @@
-"""Calls of steps as OpenTelemetry spans, below the span of the request that MLServer makes."""
+"""Records each call of a step as an OpenTelemetry span, a child of MLServer's span of the request."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,11 @@ from ..engine.messages import StepMessage
 
 
 class SpannedSteps:
-    """A span for each call: `step <name>`, with the names of the tensors that came and left, and never their data.
+    """Records a span `step <name>` for each call, with the names of the tensors in and out but never their data.
 
     Args:
         call: calls a model.
-        tracer: makes the spans.
+        tracer: creates the spans.
     """
 
     def __init__(self, call: Call, tracer: Tracer):
@@ -23,12 +23,12 @@ class SpannedSteps:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The step's answer; the engine's `Call`."""
+        """Call a step; the engine's `Call`."""
         attributes = {"pipeline.step": step, "pipeline.tensors.in": _names(message)}
         span = self._tracer.start_span(f"step {step}", attributes=attributes)
         if not span.get_span_context().is_valid:
             return await self._call(step, message, headers)
-        # An exception's text may hold what a user wrote.
+        # The text of an exception may contain message text.
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             try:
                 answer, added = await self._call(step, message, headers)

@@ -1,4 +1,4 @@
-"""Calling, in place of a step that an experiment splits, one of the experiment's candidates."""
+"""Splits the calls of a step over the candidates of an experiment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,10 +14,10 @@ from ..manifests.experiments import ROUTE, Experiment, with_token
 
 
 class SplitSteps:
-    """Calls, in place of a step that is the default of an experiment of models, the candidate whose turn it is.
+    """Calls one of an experiment's candidates in place of the step that is its default.
 
     Args:
-        experiments: those of models.
+        experiments: experiments over models.
         call: calls a model.
         stream: calls one that streams.
     """
@@ -31,13 +31,13 @@ class SplitSteps:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The candidate's answer, with the header `x-seldon-route`; the engine's `Call`."""
+        """Call a step, or the candidate chosen for it; adds the header `x-seldon-route`. The engine's `Call`."""
         chosen, seen, route = self._choose(step, message, headers)
         answer, added = await self._call(chosen, message, seen)
         return answer, {**added, **route}
 
     async def stream(self, step: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
-        """The candidate's answer as it comes; the pipeline's `StreamCall`."""
+        """Call a step and read its answer as it comes; the engine's `StreamCall`."""
         chosen, seen, route = self._choose(step, message, headers)
         async with closing(self._stream(chosen, message, seen)) as chunks:
             async for chunk, added in chunks:
@@ -46,9 +46,9 @@ class SplitSteps:
     def _choose(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
-        """The model to call, the headers it sees, and those that its answer gets besides its own."""
+        """Choose the model to call. Returns its name, the headers to send, and the headers to add to its answer."""
         experiment = self._by_default.get(step)
-        # Models don't see by which route a request has come.
+        # Core 2 doesn't show the route to models.
         seen = {name: value for name, value in headers.items() if name != ROUTE}
         if experiment is None:
             return step, seen, {}
@@ -61,7 +61,7 @@ class SplitSteps:
         return chosen, seen, {ROUTE: with_token(route, experiment.token(chosen))}
 
     async def _mirror(self, name: str, message: StepMessage, headers: Mapping[str, str]) -> None:
-        # Nobody waits for a mirror's answer, nor for its error.
+        # The mirror's answer and its error are dropped.
         with suppress(Exception):
             async with current_deadline().enforced():
                 await self._call(name, message, headers)

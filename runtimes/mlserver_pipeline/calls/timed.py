@@ -1,4 +1,4 @@
-"""Bounds the time of each call of a step."""
+"""Limits the time of each call of a step."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ from ..engine.messages import StepMessage
 
 
 class TimedSteps:
-    """Calls steps for a limited time each, and tells them in `x-request-timeout-ms` how much of it is left.
+    """Ends calls of steps that take too long, and tells each step its time in the header `x-request-timeout-ms`.
 
-    A step has `timeout` seconds, streamed or not, or less where the request's own deadline comes sooner.
+    A step, streamed or not, has `timeout` seconds, or less if the request's own deadline comes sooner.
 
     Args:
         call: calls a model.
@@ -26,7 +26,7 @@ class TimedSteps:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The step's answer; the engine's `Call`.
+        """Call a step; the engine's `Call`.
 
         Raises:
             StepTimeout: the step took too long.
@@ -37,7 +37,7 @@ class TimedSteps:
                 async with deadline.enforced():
                     answer, added = await self._call(step, message, {**headers, **deadline.headers()})
             except Exception as error:
-                # A step that keeps the deadline itself fails a moment before it.
+                # A step that watches the deadline itself fails a moment before it.
                 if deadline.left < MOMENT:
                     raise StepTimeout from error
                 raise

@@ -1,1 +1,1 @@
-"""Pictures of pipelines."""
+"""Draws pipelines."""

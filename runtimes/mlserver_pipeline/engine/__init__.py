@@ -1,1 +1,1 @@
-"""What fires when: requests on their way through pipelines."""
+"""Runs requests through pipelines: decides which step runs when."""

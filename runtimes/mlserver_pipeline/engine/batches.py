@@ -1,17 +1,17 @@
-"""Batching as Core 2's dataflow engine does it: across requests, answering only the last of them."""
+"""Batches requests as Core 2's dataflow engine does: across callers, of whom only the last gets an answer."""
 
 from .messages import StepMessage, Tensor
 
 
 class BatchBuffer:
-    """Gathers the messages of different requests until their first tensor has `size` rows."""
+    """Collects the messages of several requests until their first tensor has `size` rows."""
 
     def __init__(self, size: int):
         self._size = size
         self._gathered: tuple[Tensor, ...] = ()
 
     def add(self, message: StepMessage) -> StepMessage | None:
-        """The full batch, with id and parameters of this last message; None while there is room."""
+        """Add a message. Returns the full batch with this message's id and parameters, or None if there is room."""
         self._gathered = _stacked((*self._gathered, *message.tensors))
         if _rows(self._gathered[0]) < self._size:
             return None
@@ -20,7 +20,7 @@ class BatchBuffer:
 
 
 def _stacked(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Tensors of one name as one: rows added up, data one after the other, everything else of the first."""
+    """Concatenate tensors of the same name. Datatype and all dimensions but the first come from the first tensor."""
     by_name: dict[str, Tensor] = {}
     for tensor in tensors:
         first = by_name.get(tensor.name)

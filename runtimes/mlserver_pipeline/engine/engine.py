@@ -1,7 +1,7 @@
-"""Requests on their way through pipelines: what arrives where, what fires, what comes out.
+"""Runs requests through pipelines.
 
-Every request has streams, joins and times of its own, as Core 2 joins by request. Nothing here knows MLServer: a model
-is an async function from message to message.
+`Engine` holds the pipelines. Each request is a `Run` with joins and timestamps of its own, since Core 2 joins by
+request. Nothing here knows MLServer: a model is an async function from message to message.
 """
 
 import asyncio
@@ -23,17 +23,18 @@ from .messages import Record, StepMessage
 from .trace import NodeTrace, describe_stall
 
 Call = Callable[[str, StepMessage, Mapping[str, str]], Awaitable[tuple[StepMessage, Mapping[str, str]]]]
-"""Calls a model: its name, the message and the headers; returns its answer and the `x-*` headers it adds."""
+"""Calls a model, by its name, with a message and headers. Returns its answer and the `x-*` headers that it adds."""
 
 MOMENT = 0.01
-"""Seconds before a deadline in which an error counts as the deadline's: steps may keep it themselves."""
+"""Seconds. An error of a step in this last moment before its deadline counts as a timeout: steps may watch the
+deadline themselves."""
 
 Clock = Callable[[], int]
-"""The time in milliseconds."""
+"""Returns the time in milliseconds."""
 
 
 def wall_clock() -> int:
-    """The time of day in milliseconds, as messages in the cluster are stamped."""
+    """Return the time of day in milliseconds, which is what Kafka stamps messages with."""
     return time.time_ns() // 1_000_000
 
 
@@ -54,7 +55,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing is in flight and no answer can come any more."""
+    """No step runs and no answer can come any more."""
 
     text: str
 
@@ -63,13 +64,13 @@ class Stall:
 class TimedOut:
     """The request's deadline passed before there was an answer."""
 
-    was_sent: bool
+    has_called_step: bool
     """Whether a step had been called by then."""
 
     @property
     def text(self) -> str:
-        """What had happened until then."""
-        what = "the pipeline answered" if self.was_sent else "a step was called"
+        """The sentence for the caller."""
+        what = "the pipeline answered" if self.has_called_step else "a step was called"
         return f"the request's deadline passed before {what}"
 
 
@@ -83,13 +84,13 @@ class _Listener(NamedTuple):
 
 
 class Engine:
-    """Pipelines that were loaded together: a message of one may be an input of another.
+    """The pipelines that were loaded together. A message of one may be an input of another.
 
     Args:
         graphs: the pipelines.
         call: calls a model.
-        clock: stamps what comes in and what models answer.
-        around: put around every request's `call`, also one of its own.
+        clock: gives the timestamps of requests and answers.
+        around: wraps the `call` of every request.
     """
 
     def __init__(
@@ -114,9 +115,14 @@ class Engine:
     def start(
         self, pipeline: str, message: StepMessage, headers: Mapping[str, str], identity: str, call: Call | None = None
     ) -> "Run":
-        """Send a request into a pipeline. It runs to its end, or to the current deadline, also when nobody waits.
+        """Start a request. It runs to its end or to the current deadline, also if no caller waits for it.
 
-        `call` takes the place of the engine's for this request.
+        Args:
+            pipeline: the pipeline's name.
+            message: the request.
+            headers: its `x-*` headers.
+            identity: its id.
+            call: calls the models of this request, in place of the engine's own.
         """
         run = Run(self, self.graphs[pipeline], identity, self.around(call or self.call), current_deadline())
         self._runs.add(run)
@@ -125,12 +131,12 @@ class Engine:
         return run
 
     async def aclose(self) -> None:
-        """Let what is in flight come to its end."""
+        """Wait until all running requests have finished."""
         await asyncio.gather(*(run.done for run in self._runs))
 
 
 class _NodeState:
-    """A stream for one request."""
+    """The joins of one node for one request."""
 
     def __init__(self, node: Node):
         self.data = Fold(node.join, node.window, len(node.sources))
@@ -140,12 +146,12 @@ class _NodeState:
         self.trace = NodeTrace(node)
 
     def arrive(self, listener: _Listener, record: Record) -> list[Record]:
-        """The records that pass now that `record` has come from one of the sources or triggers."""
+        """Add a record from a source or trigger, and return the records that the node fires for."""
         fold = self.triggers if listener.is_trigger else self.data
         return self._through_gate(listener.is_trigger, fold.arrive(listener.source, record))
 
     def release(self) -> list[Record]:
-        """What passes when parked sides of outer joins are let go."""
+        """Emit the records that outer joins hold, and return the records that the node fires for."""
         for is_trigger, fold in ((False, self.data), (True, self.triggers)):
             passed = self._through_gate(is_trigger, fold.release())
             if passed:
@@ -159,9 +165,17 @@ class _NodeState:
 
 
 class Run:
-    """One request: `outcome` resolves with the first thing that reaches the output, `done` when nothing is left.
+    """One request.
 
-    At the deadline the outcome is `TimedOut`, unless there was one before, and the steps that still run are cancelled.
+    `outcome` resolves with the first message or error that reaches the output, `done` when no step runs any more. At
+    the deadline, the steps that still run are cancelled; a run without an outcome then gets `TimedOut`.
+
+    Args:
+        engine: holds the pipelines.
+        graph: the pipeline that was asked.
+        identity: the request's id.
+        call: calls a model.
+        deadline: ends the run.
     """
 
     def __init__(self, engine: Engine, graph: Graph, identity: str, call: Call, deadline: Deadline):
@@ -174,21 +188,18 @@ class Run:
         self._identity = identity
         self._model = call
         self._deadline = deadline
-        self._has_called = False
+        self._has_called_step = False
         self._queue: deque[tuple[Topic, Record]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
 
     @property
     def traces(self) -> list[NodeTrace]:
-        """What happened at each stream of the pipeline."""
+        """What happened at each node of the pipeline."""
         return [self.states[node.sink].trace for node in self._graph.nodes]
 
     def begin(self, record: Record) -> None:
-        """Let the request in."""
-        if self._deadline.passed:
-            self._expire()
-        else:
-            self._queue.append((self._graph.inputs, record))
+        """Send the request into the pipeline."""
+        self._queue.append((self._graph.inputs, record))
         if not math.isinf(self._deadline.at):
             timer = asyncio.get_running_loop().call_later(self._deadline.left, self._expire)
             self.done.add_done_callback(lambda _: timer.cancel())
@@ -198,26 +209,31 @@ class Run:
     def _is_late(self) -> bool:
         return self._deadline.left < MOMENT
 
+    def _has_expired(self) -> bool:
+        if self._deadline.passed:
+            self._expire()
+        return self._deadline.passed
+
     def _expire(self) -> None:
-        self._resolve(TimedOut(self._has_called))
+        self._resolve(TimedOut(self._has_called_step))
         for call in self._calls:
             call.cancel()
 
     def _settle(self) -> None:
-        """Deliver what is queued; when nothing is in flight, free parked sides one after the other; then end."""
-        while True:
+        """Deliver queued records. When no step runs, release what outer joins hold; when that brings nothing, end."""
+        while not self._has_expired():
             while self._queue:
                 self._deliver(*self._queue.popleft())
-            if self._calls:
-                return
-            if not self._release():
+            if self._calls or not self._release():
                 break
+        if self._calls:
+            return
         self._resolve(Stall(describe_stall(self._graph, self.traces)))
         if not self.done.done():
             self.done.set_result(None)
 
     def _release(self) -> bool:
-        """Free the parked sides of the first stream, upstream first, that has any."""
+        """Release the records that the first node, upstream first, holds. Returns whether there were any."""
         for graph in self._engine.graphs.values():
             for node in graph.nodes:
                 released = self.states[node.sink].release()
@@ -264,7 +280,7 @@ class Run:
     async def _call(self, node: Node, record: Record) -> None:
         trace = self.states[node.sink].trace
         began = time.perf_counter()
-        self._has_called = True
+        self._has_called_step = True
         try:
             message, headers = await self._model(node.name, record.message, record.headers)
         except (Exception, asyncio.CancelledError) as error:
@@ -282,7 +298,7 @@ class Run:
 
     def _fail(self, pipeline: str, text: str) -> None:
         if pipeline == self._graph.name:
-            self._resolve(TimedOut(self._has_called) if self._is_late else Failure(text))
+            self._resolve(TimedOut(self._has_called_step) if self._is_late else Failure(text))
 
     def _resolve(self, outcome: Outcome) -> None:
         if not self.outcome.done():
@@ -304,7 +320,7 @@ _VERSION = "x-pipeline-version"
 
 
 def _after_hop(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers as the engine passes them on: with the pipeline's version, which is always 1 here."""
+    """Return the headers that the engine passes on. The pipeline's version is always 1 here."""
     if headers.get(_VERSION) == "1" and not headers.keys() & _DROPPED_HEADERS:
         return headers
     return {name: value for name, value in headers.items() if name not in _DROPPED_HEADERS} | {_VERSION: "1"}

@@ -1,4 +1,4 @@
-"""The one error that only a pipeline has: a step's own error, in the words of Core 2's gateway."""
+"""Errors of steps, in the words of Core 2's pipeline gateway."""
 
 from asyncio import CancelledError
 from http import HTTPStatus
@@ -12,21 +12,26 @@ _GRPC_CODES = {400: "InvalidArgument", 404: "NotFound", 422: "FailedPrecondition
 
 
 class StepFailed(ChatError):
-    """A step answered with an error, or a request went round a cycle too often.
+    """A step answered with an error, or a request passed a cycle too often.
 
-    Status 400 although steps may have had effects: it is what Core 2's gateway answers, and nothing sends a pipeline's
-    request again because of it. Over gRPC MLServer makes it INVALID_ARGUMENT with the same text.
+    The status is 400 as at Core 2's gateway, although steps may have had effects: nothing repeats a pipeline's request
+    because of it. Over gRPC it is INVALID_ARGUMENT with the same text.
     """
 
     status = HTTPStatus.BAD_REQUEST
 
 
 class StepTimeout(Exception):
-    """A step did not answer in time."""
+    """A step didn't answer in time."""
 
 
 class RpcFailed(Exception):
-    """A step's server answered with this gRPC code, in Go's spelling, and this sentence."""
+    """The server of a step answered with a gRPC error.
+
+    Args:
+        code: the gRPC code in Go's spelling, such as `InvalidArgument`.
+        sentence: the error's details.
+    """
 
     def __init__(self, code: str, sentence: str):
         super().__init__(sentence)
@@ -34,9 +39,9 @@ class RpcFailed(Exception):
 
 
 def step_error(step: str, error: BaseException) -> str:
-    """The text of a step's error: `<step> : rpc error: code = <gRPC code> desc = <sentence>`.
+    """Describe a step's error as Core 2 does: `<step> : rpc error: code = <gRPC code> desc = <sentence>`.
 
-    The codes are those that MLServer answers over gRPC, which is how Core 2 calls every step.
+    The codes are those that MLServer answers over gRPC, since Core 2 calls every step over gRPC.
     """
     if isinstance(error, StepTimeout):
         return rpc_error(step, "DeadlineExceeded", "context deadline exceeded")
@@ -51,5 +56,5 @@ def step_error(step: str, error: BaseException) -> str:
 
 
 def rpc_error(step: str, code: str, sentence: str) -> str:
-    """The text of an error of `step` with this gRPC code."""
+    """Format the error of a step."""
     return f"{step} : rpc error: code = {code} desc = {sentence}"

@@ -1,4 +1,4 @@
-"""What would fire for given tensors, without a model: every step answers the tensors that it is expected to."""
+"""Simulates a pipeline without models: every step answers the tensors that are expected of it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +11,15 @@ from .trace import NodeTrace
 async def explain(
     graph: Graph, inputs: Sequence[str], emits: Mapping[str, Sequence[str]]
 ) -> tuple[list[NodeTrace], str]:
-    """What happens at each step when a request brings the tensors `inputs`, and what comes of it.
+    """Simulate a request.
 
-    A step answers the tensors that `emits` gives for it, else all that somebody reads of it.
+    Args:
+        graph: the pipeline.
+        inputs: the names of the request's tensors.
+        emits: the names of the tensors that a step answers; by default all that others read of it.
+
+    Returns:
+        What happened at each step, and the outcome in one sentence.
     """
 
     async def call(step: str, _: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
@@ -32,7 +38,7 @@ def _message(names: Sequence[str]) -> StepMessage:
 
 
 def _read_of(graph: Graph, step: str) -> list[str]:
-    """The tensors of a step's outputs that are read; something, when they are only read as a whole."""
+    """The tensors that others read of a step's outputs; `…` stands for outputs that are read as a whole."""
     sources = [source for node in graph.nodes for source in (*node.sources, *node.triggers)]
     read = [source for source in sources if source.topic.owner == step and source.topic.side == "outputs"]
     names = list(dict.fromkeys(name for source in read for name in source.tensors))

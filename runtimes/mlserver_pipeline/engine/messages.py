@@ -1,18 +1,18 @@
-"""What flows through a pipeline: messages of tensors, as Core 2 keeps them between steps.
+"""The messages between the steps of a pipeline.
 
-Between two steps a message is only an id, parameters and tensors; the model's name and version and the requested
-outputs are dropped by the engine.
+As in Core 2, a message has an id, parameters and tensors. The engine drops the model's name and version and the
+requested outputs.
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 Parameter = bool | int | str
-"""The values that `parameters` can carry from step to step (V2's `bool_param`, `int64_param` and `string_param`)."""
+"""A value that `parameters` can carry between steps: V2's `bool_param`, `int64_param` and `string_param`."""
 
 
 class Tensor(NamedTuple):
-    """A tensor on its way: `data` is flat, row-major, and `bytes` for datatype BYTES."""
+    """A tensor of a message. `data` is flat in row-major order, with `bytes` for datatype BYTES."""
 
     name: str
     datatype: str
@@ -22,16 +22,21 @@ class Tensor(NamedTuple):
 
 
 class StepMessage(NamedTuple):
-    """A request or a response on its way; there is no difference between the two here."""
+    """A request to a step, or its response."""
 
     id: str
     parameters: Mapping[str, Parameter]
     tensors: tuple[Tensor, ...]
 
     def select(self, wanted: Collection[str], renamed: Mapping[str, str]) -> "StepMessage | None":
-        """The message with the `wanted` tensors only (empty: all), under their new names where `renamed` has one.
+        """Select and rename tensors.
 
-        None when no tensor is left: the engine drops such a message, so what reads it doesn't fire.
+        Args:
+            wanted: names of the tensors to keep; empty keeps all.
+            renamed: new names by old name.
+
+        Returns:
+            The message with these tensors, or None if none is left. Core 2's engine drops such a message.
         """
         if not wanted and not renamed:
             return self if self.tensors else None
@@ -44,7 +49,7 @@ class StepMessage(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message with its headers (`x-*` only) and the time at which it was produced, in milliseconds."""
+    """A message with its `x-*` headers and the time in milliseconds at which it was produced."""
 
     message: StepMessage
     headers: Mapping[str, str]
@@ -52,7 +57,7 @@ class Record(NamedTuple):
 
 
 def merge(left: StepMessage | None, right: StepMessage | None) -> StepMessage:
-    """Two joined messages as one: id and parameters of the left, tensors of both. Equal names are kept, not merged."""
+    """Merge two joined messages: id and parameters of the left one, tensors of both, also those of the same name."""
     if left is None or right is None:
         alone = left or right
         assert alone is not None, "a join emits at least one side"

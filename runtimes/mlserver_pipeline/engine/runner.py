@@ -1,4 +1,4 @@
-"""One request through a pipeline, from what the caller sent to what it gets: an answer or an error."""
+"""Answers requests: starts a run, waits for its outcome, and returns the answer or raises the error."""
 
 import asyncio
 import uuid
@@ -18,33 +18,37 @@ from .streaming import ChunkFeed, StreamCall
 from .trace import trace_rows
 
 IDENTITY = "x-request-id"
-"""The header that every step sees and that tells a replay from a new request."""
+"""Identifies a request to every step. A repeated request has the same value."""
 TRACE = "x-pipeline-trace"
-"""The header that asks for the tensor `trace`."""
+"""Set to `1`, asks for the tensor `trace`."""
 
 
 def entry_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
-    """The headers that enter a pipeline: those whose name begins with `x-`, and an identity if they lack one, so that
-    what the steps store is stored once."""
+    """Return the headers that enter a pipeline: those that begin with `x-`, and always a request id.
+
+    With the id, what the steps store is stored once, also if a step is called twice.
+    """
     return carried_headers(headers, identity or uuid.uuid4().hex)
 
 
 class Streaming(NamedTuple):
-    """How steps are streamed: for each pipeline those that may be, and how such a model is called."""
+    """How steps are streamed."""
 
     steps: Mapping[str, frozenset[str]]
+    """The steps that may be streamed, by pipeline."""
     call: StreamCall
+    """Calls such a step."""
     max_bytes: int = 16 * 2**20
     """Most bytes of the tensors of one streamed answer."""
 
 
 class Runner:
-    """Answers requests of the engine's pipelines.
+    """Answers requests of an engine's pipelines.
 
     Args:
-        engine: runs them.
+        engine: runs the requests.
         trace_values: whether the tensor `trace` shows data.
-        streaming: None when no step is ever streamed.
+        streaming: how steps are streamed; None streams no step.
     """
 
     def __init__(self, engine: Engine, trace_values: bool = True, streaming: Streaming | None = None):
@@ -53,13 +57,15 @@ class Runner:
         self._streaming = streaming
 
     async def answer(self, pipeline: str, message: StepMessage, headers: Mapping[str, str]) -> Answer:
-        """The pipeline's answer. With the header `x-pipeline-trace: 1` it has one tensor more, `trace`.
+        """Return the pipeline's answer. The header `x-pipeline-trace: 1` adds the tensor `trace`.
 
-        A caller that goes away stops nothing: the request runs to its end, as in the cluster.
+        If the caller leaves, LLM steps are cancelled and other steps finish.
 
         Raises:
-            StepFailed: a step answered with an error before there was an answer.
+            StepFailed: a step failed before there was an answer.
             Stalled: no answer can come.
+            UpstreamFailed: the request's deadline passed. NotReachable: it passed before any step was called.
+            CallerLeft: the caller left.
         """
         caller = Caller()
         with caller_scope(caller):
@@ -72,13 +78,10 @@ class Runner:
         return self._answer(run, headers)
 
     async def stream(self, pipeline: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
-        """The chunks of the streamed step that fires, with the parameter `step`, then the pipeline's answer.
+        """Yield the chunks of the streamed step, each with the parameter `step`, then the pipeline's answer.
 
-        When the caller goes away the model stops, and what it had said goes on through the pipeline, marked by the
-        parameter `finish_reason: cut`.
-
-        Raises:
-            StepFailed, Stalled: as `answer`.
+        If the caller leaves, the streamed step is cut: what it has said until then goes on through the pipeline, with
+        the parameter `finish_reason: cut`. Raises like `answer`.
         """
         if self._streaming is None:
             yield await self.answer(pipeline, message, headers)
@@ -98,13 +101,13 @@ class Runner:
                 feed.cut()
 
     async def aclose(self) -> None:
-        """Let what is in flight come to its end."""
+        """Wait until all running requests have finished."""
         await self._engine.aclose()
 
     def _start(self, pipeline: str, message: StepMessage, headers: Mapping[str, str], call: Call | None = None) -> Run:
-        # The deadline is the run's, which tells each step what is left of it.
-        passed_on = {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
-        return self._engine.start(pipeline, message, passed_on, headers.get(IDENTITY, ""), call)
+        # The run has the deadline, and tells each step how much of it is left.
+        sent = {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
+        return self._engine.start(pipeline, message, sent, headers.get(IDENTITY, ""), call)
 
     def _answer(self, run: Run, headers: Mapping[str, str]) -> Answer:
         outcome = run.outcome.result()
@@ -113,7 +116,7 @@ class Runner:
         if isinstance(outcome, Stall):
             raise Stalled(outcome.text)
         if isinstance(outcome, TimedOut):
-            raise (UpstreamFailed if outcome.was_sent else NotReachable)(outcome.text)
+            raise (UpstreamFailed if outcome.has_called_step else NotReachable)(outcome.text)
         if headers.get(TRACE) != "1":
             return outcome
         rows = [row.encode("utf-8") for row in trace_rows(run.traces, self._trace_values)]
@@ -122,7 +125,7 @@ class Runner:
 
 
 async def _outcome_for(caller: Caller | None, run: Run) -> None:
-    """Wait until the run has an outcome; it goes on when this is cancelled.
+    """Wait until a run has an outcome. Cancelling this doesn't cancel the run.
 
     Raises:
         CallerLeft: the caller left before.

@@ -1,4 +1,4 @@
-"""Watching one step's answer while it is made: the chunks go to the caller, the whole goes on through the pipeline."""
+"""Streams one step of a request: its chunks go to the caller, its whole answer goes on through the pipeline."""
 
 import asyncio
 import json
@@ -15,31 +15,30 @@ from .engine import Call
 from .messages import Parameter, StepMessage, Tensor
 
 Chunk = tuple[StepMessage, Mapping[str, str]]
-"""A piece of an answer, and the `x-*` headers that the model adds."""
+"""A chunk of an answer, and the `x-*` headers that the model adds."""
 
 StreamCall = Callable[[str, StepMessage, Mapping[str, str]], AsyncIterator[Chunk]]
-"""Calls a model that streams: its name, the message and the headers."""
+"""Calls a model that streams, by its name, with a message and headers."""
 
 CUT = "cut"
-"""The `finish_reason` of an answer whose reader went away."""
+"""The `finish_reason` of an answer whose caller left while it was streamed."""
 
 
 def streamed_steps(graph: Graph, can_stream: Collection[str]) -> frozenset[str]:
-    """The steps whose chunks a caller gets: those on the way to the output whose model streams, and behind which no
-    other such step comes."""
+    """Return the steps whose chunks a caller gets: the last ones that can stream on each path to the output."""
     behind = {Topic(graph.name, step, "inputs"): graph.behind(step) for step in can_stream if step in graph.steps}
     leading = {sink: after for sink, after in behind.items() if graph.outputs in after}
     return frozenset(sink.owner for sink, after in leading.items() if not (after - {sink}) & leading.keys())
 
 
 class ChunkFeed:
-    """The `Call` of one request whose caller watches: the first of `steps` that fires is streamed.
+    """Calls the models of one streamed request. The first of `steps` that fires is streamed.
 
     Args:
-        steps: those that may be.
-        infer: calls a model as usual.
-        stream: calls one that streams.
-        caller: leaves when the reader goes away before the streamed step has begun.
+        steps: the steps that may be streamed.
+        infer: calls a model without streaming.
+        stream: calls a model that streams.
+        caller: the caller that the run sees; it leaves if the stream is cut before the streamed step has begun.
         max_bytes: most bytes of the tensors of the streamed answer.
     """
 
@@ -56,7 +55,11 @@ class ChunkFeed:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """The step's whole answer; of a streamed step whose reader went away, what it had said until then."""
+        """Call a step and return its whole answer; the engine's `Call`. A cut step answers what it said until then.
+
+        Raises:
+            CallerLeft: the stream was cut before the step had said anything.
+        """
         if step not in self._steps or self._reading is not None:
             return await self._infer(step, message, headers)
         if self._is_cut:
@@ -85,16 +88,16 @@ class ChunkFeed:
                 self._chunks.put_nowait(chunk._replace(parameters={**chunk.parameters, "step": step}))
 
     async def chunks(self) -> AsyncIterator[StepMessage]:
-        """The chunks as they come, each with the parameter `step`, until `end`."""
+        """Yield the chunks as they come, each with the parameter `step`, until `end`."""
         while (chunk := await self._chunks.get()) is not None:
             yield chunk
 
     def end(self) -> None:
-        """Nothing more is to come."""
+        """End the chunks."""
         self._chunks.put_nowait(None)
 
     def cut(self) -> None:
-        """The reader has gone: stop the streamed step, or what leads to it."""
+        """Stop the streamed step because the caller has left, or the LLM steps before it if it hasn't begun."""
         self._is_cut = True
         if self._reading is None:
             self._caller.leave()
@@ -103,10 +106,10 @@ class ChunkFeed:
 
 
 class StreamedAnswer:
-    """Chunks of one answer, put together as the model would have answered without streaming; `headers` are those added.
+    """Joins the chunks of an answer to the whole answer that the model would have given without streaming.
 
-    Pieces of `content` are joined, chunks in `output_all` become the completion they spell, and of any other tensor the
-    latest counts.
+    The tensor `content` is concatenated, chunks in `output_all` become one completion, and of every other tensor the
+    last one counts. `headers` has the headers that the model added, `size` the bytes of all tensors.
     """
 
     def __init__(self) -> None:
@@ -120,11 +123,11 @@ class StreamedAnswer:
 
     @property
     def text(self) -> bytes:
-        """What was said so far, in UTF-8."""
+        """The content so far, in UTF-8."""
         return bytes(self._content)
 
     def add(self, chunk: StepMessage, added: Mapping[str, str]) -> None:
-        """Take one more chunk, and the headers that the model has added."""
+        """Add a chunk and the headers that the model adds."""
         self.headers |= added
         self._id = chunk.id
         self._parameters |= chunk.parameters
@@ -137,7 +140,7 @@ class StreamedAnswer:
                 self._builder.add(CompletionChunk(json.loads(tensor.data[0])))
 
     def message(self, cut: bool) -> StepMessage:
-        """The whole answer; `cut` marks one that was broken off."""
+        """Return the whole answer. `cut` marks it as incomplete."""
         completion = self._builder.completion()
         whole = dict(self._tensors)
         if "content" in whole:

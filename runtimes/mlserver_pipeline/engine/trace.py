@@ -1,4 +1,4 @@
-"""What happened to one request at each step, and why a step did not fire."""
+"""Records what happened to a request at each node, and explains why a step didn't fire."""
 
 import json
 import math
@@ -20,15 +20,15 @@ MAX_ELEMENTS = 10
 
 @dataclass
 class _Arrivals:
-    """What came from one source."""
+    """The messages that arrived from one source."""
 
     selected: list[StepMessage] = field(default_factory=list[StepMessage])
     without: bool = False
-    """Whether a message came that had none of the wanted tensors."""
+    """Whether a message arrived that had none of the wanted tensors."""
 
 
 class NodeTrace:
-    """What happened at one stream."""
+    """What happened at one node."""
 
     def __init__(self, node: Node):
         self.node = node
@@ -42,7 +42,7 @@ class NodeTrace:
         self._first_arrival: float | None = None
 
     def arrived(self, source: Source, selected: StepMessage | None) -> None:
-        """A message came; `selected` is what was left of it."""
+        """Note a message from a source. `selected` is the message with the wanted tensors, None without any."""
         arrivals = self._arrivals.setdefault(source, _Arrivals())
         if selected is None:
             arrivals.without = True
@@ -51,7 +51,7 @@ class NodeTrace:
             self._first_arrival = self._first_arrival or time.perf_counter()
 
     def fired(self, message: StepMessage) -> None:
-        """The stream emitted."""
+        """Note that the node fired."""
         if not self.firings:
             self.waited = time.perf_counter() - (self._first_arrival or 0.0)
         self.firings += 1
@@ -59,19 +59,19 @@ class NodeTrace:
             self._left.append(message)
 
     def answered(self, message: StepMessage, seconds: float) -> None:
-        """The model answered."""
+        """Note the model's answer."""
         self.answers += 1
         self.seconds += seconds
         self._left.append(message)
 
     def failed(self, text: str, seconds: float) -> None:
-        """The model answered with an error."""
+        """Note the model's error."""
         self.seconds += seconds
         self.error = text
 
     @property
     def waits_for(self) -> str:
-        """What a stream that never fired got, and what it lacked."""
+        """What a node that didn't fire got, and what it waits for."""
         data = self._lacks(self.node.sources, self.node.join)
         trigger = self._lacks(self.node.triggers, self.node.triggers_join)
         if data or trigger:
@@ -96,7 +96,7 @@ class NodeTrace:
         return f"{source} ({source.topic} came without it)" if came_without else str(source)
 
     def row(self, values: bool) -> dict[str, Any]:
-        """The trace of the step as JSON; without `values` only the tensors' names."""
+        """Return the trace of the step as JSON. Without `values`, tensors have names only."""
         arrived = {
             str(source): [_tensors(message, values) for message in arrivals.selected]
             for source, arrivals in self._arrivals.items()
@@ -115,7 +115,7 @@ class NodeTrace:
 
     @property
     def why(self) -> str:
-        """Why it fired or didn't."""
+        """Why the node fired or didn't."""
         if not self.firings:
             return self.waits_for
         if self.answers + bool(self.error) < self.firings:
@@ -125,17 +125,17 @@ class NodeTrace:
 
     @property
     def _came(self) -> str:
-        # Not in the order of arrival, so that the same request gets the same text.
+        # In the manifest's order instead of arrival, so that the same request gets the same text.
         return " and ".join(str(source) for source in (*self.node.sources, *self.node.triggers) if self._has(source))
 
 
 def trace_rows(traces: Iterable[NodeTrace], values: bool) -> list[str]:
-    """One JSON object a step, in an order in which what makes a message comes before what reads it."""
+    """Return one JSON object for each step, upstream steps first."""
     return [json.dumps(trace.row(values), ensure_ascii=False) for trace in traces if trace.node.calls_model]
 
 
 def describe_stall(graph: Graph, traces: Sequence[NodeTrace]) -> str:
-    """Why no answer can come: each step that did not fire, what it got and what it was waiting for."""
+    """Explain why no answer can come: each step that didn't fire, with what it got and what it waits for."""
     if not graph.answers:
         return f"pipeline '{graph.name}' has no output section, so no caller gets an answer"
     idle = [trace for trace in traces if not trace.firings]

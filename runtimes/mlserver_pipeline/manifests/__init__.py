@@ -1,1 +1,1 @@
-"""What a manifest says, and whether it can work."""
+"""Reads, checks and compiles manifests."""
