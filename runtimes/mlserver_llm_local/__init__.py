@@ -1,1 +1,1 @@
-"""A Hugging Face chat model in this process."""
+"""Runs a Hugging Face chat model in the server's own process."""

@@ -1,4 +1,4 @@
-"""From settings to the backend that answers."""
+"""Builds the backend that the settings name."""
 
 import asyncio
 from pathlib import Path
@@ -10,12 +10,12 @@ from .settings import CustomConfig, LocalSettings
 
 
 async def build_backend(settings: LocalSettings, folder: Path, name: str) -> ChatBackend:
-    """The backend that `settings` name: the transformers one, or a user's own.
+    """Build the transformers backend, or a user's own, without blocking the event loop.
 
     Args:
         settings: the runtime's settings.
-        folder: where `model-settings.json` is; a relative `model` and a user's module are looked for there.
-        name: what answers call the model.
+        folder: the folder of `model-settings.json`. A relative `model` and a user's module resolve against it.
+        name: the model's name in answers.
 
     Raises:
         SettingsError: the weights can't be loaded, or the user's backend can't be built.
@@ -23,6 +23,6 @@ async def build_backend(settings: LocalSettings, folder: Path, name: str) -> Cha
     config = settings.config
     if isinstance(config, CustomConfig):
         return await asyncio.to_thread(import_backend, settings.backend, folder, config.model_settings)
-    from .transformers_backend import TransformersBackend  # torch is imported only where it is used
+    from .transformers_backend import TransformersBackend  # imports torch
 
     return await asyncio.to_thread(TransformersBackend, config.model_settings, folder, name, settings.limits)

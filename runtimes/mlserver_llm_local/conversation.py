@@ -1,4 +1,4 @@
-"""Messages to tokens through the model's own chat template."""
+"""Turns messages into tokens with the model's own chat template."""
 
 import json
 import re
@@ -15,20 +15,20 @@ from mlserver_chat.stores import SYSTEM_ROLES
 from .control_tokens import ControlTokens, Marks
 
 _REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
-"""What applying a chat template may raise."""
+"""Exceptions that a chat template raises for a conversation that it doesn't accept."""
 _ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+_USUAL_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 class ChatFormat:
-    """The chat template of a tokenizer, and how a turn ends.
+    """A tokenizer with its chat template, and the tokens that end a turn.
 
     Args:
         tokenizer: the model's tokenizer.
-        end_tokens: the ids that end an answer, as the model's generation config has them; else the tokenizer's.
+        end_tokens: the ids of the model's generation config that end an answer. Default: the tokenizer's.
 
     Raises:
-        SettingsError: the tokenizer has no chat template, or nothing ends a turn.
+        SettingsError: the tokenizer has no chat template, or no token ends a turn.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: int | Sequence[int] | None):
@@ -41,30 +41,31 @@ class ChatFormat:
         if not self.end_tokens:
             raise SettingsError("the model has no token that ends an answer; expected 'eos_token_id'")
         self.pad_token: int = self.end_tokens[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self._no_roles = "\0".join(tokenizer.convert_ids_to_tokens([*self.end_tokens, self.pad_token]))
+        self._endings = "\0".join(tokenizer.convert_ids_to_tokens([*self.end_tokens, self.pad_token]))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
-        """The tokens up to where the answer begins.
+        """Return the tokens of a conversation up to the place where the answer begins.
 
         Raises:
-            InvalidInput: a message or tools that the template has no place for.
+            InvalidInput: the template has no place for a message or for tools.
         """
         if tools and "tools" not in self._template(tools):
             raise InvalidInput("option 'tools' is not supported by this model: its chat template has no place for them")
         return self._encode(messages, tools, add_generation_prompt=True)
 
     def answer(self, messages: Sequence[Message], prompt: Sequence[int], text: str) -> list[int]:
-        """The tokens of `text` as the whole answer behind `prompt`, with the one that ends the turn."""
+        """Return the tokens of `text` as the whole answer after `prompt`, including the one that ends the turn."""
         whole = self._encode([*messages, Message.of_text("assistant", text)], [], add_generation_prompt=False)
         if whole[: len(prompt)] == list(prompt):
             tokens = whole[len(prompt) :]
-        else:  # a template that renders a past answer otherwise than one to come
-            tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        else:  # the template renders a past answer differently from a new one
+            marks = Marks(self._control)
+            tokens = self._control.encode(marks.put(text), marks)
         end = next((index for index, token in enumerate(tokens) if token in self.end_tokens), None)
         return [*tokens, self.end_tokens[0]] if end is None else tokens[: end + 1]
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of an answer's tokens."""
+        """Return the text of an answer's tokens."""
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _template(self, tools: Sequence[dict[str, Any]] = ()) -> str:
@@ -73,7 +74,7 @@ class ChatFormat:
     def _encode(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], add_generation_prompt: bool
     ) -> list[int]:
-        """The tokens of `messages`; where the template insists on another order of roles, of what can be put in it."""
+        """Return the tokens of `messages`. If the template refuses them, try again with roles that alternate."""
         for attempt in (messages, _alternating(messages)):
             with suppress(*_REFUSALS):
                 marks = Marks(self._control)
@@ -85,7 +86,7 @@ class ChatFormat:
                 )
                 return self._control.encode(chat, marks)
         raise InvalidInput(
-            "the model's chat template refuses this conversation; it may not know a role, or expect another order"
+            "the model's chat template refuses this conversation; it may not know a role or may expect another order"
         )
 
     @staticmethod
@@ -93,17 +94,20 @@ class ChatFormat:
         return {key: value if key == "role" else marks.put(value) for key, value in record.items()}
 
     def _records(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """The messages as chat templates expect them. A part that the model can't read is refused in the newest message
-        and left out of those before it: one that was refused may be stored, and must not spoil the turns to come."""
+        """Return the messages as chat templates expect them.
+
+        A part that isn't text is refused in the newest message and left out of earlier ones. A memory may have stored
+        a refused message, which must not make every later turn fail.
+        """
         *earlier, newest = messages
         return [self._record(message) for message in (*map(_text_only, earlier), newest)]
 
     def _record(self, message: Message) -> dict[str, Any]:
-        """The message as chat templates expect it: one text, and the arguments of tool calls as objects."""
+        """Return a message with one text and with the arguments of tool calls as objects."""
         if not _ROLE.fullmatch(message.role):
             raise InvalidInput("a message's role has characters that no chat template uses; expected e.g. 'user'")
-        if message.role not in _ROLES and message.role in self._no_roles:
-            raise InvalidInput("a message's role could end a turn of this model; expected e.g. 'user'")
+        if message.role not in _USUAL_ROLES and message.role in self._endings:
+            raise InvalidInput("a message's role is part of the token that ends a turn; expected e.g. 'user'")
         other = next((part.type for part in message.parts if part.type != "text"), None)
         if other is not None:
             raise InvalidInput(
@@ -121,14 +125,18 @@ class ChatFormat:
 
 
 def without_oldest(messages: Sequence[Message], turns: int) -> list[Message]:
-    """The conversation without its `turns` oldest turns, of which `count_turns` tells the number. System messages
-    stay."""
+    """Return the conversation without its `turns` oldest turns. System messages stay.
+
+    Args:
+        messages: the conversation.
+        turns: less than `count_turns(messages)`.
+    """
     start = _turn_starts(messages)[turns]
     return [each for index, each in enumerate(messages) if index >= start or each.role in SYSTEM_ROLES]
 
 
 def count_turns(messages: Sequence[Message]) -> int:
-    """How many turns a conversation has: each begins with a message of the user, the first one with what there is."""
+    """Count the turns of a conversation. Each begins with a message of the user, or with the first message."""
     return len(_turn_starts(messages))
 
 
@@ -137,10 +145,10 @@ def _turn_starts(messages: Sequence[Message]) -> list[int]:
 
 
 def _alternating(messages: Sequence[Message]) -> list[Message]:
-    """The conversation as strict templates want it: one message of the user, one answer, and so on.
+    """Return the conversation with user and assistant taking turns, as strict templates demand.
 
-    A turn that got no answer leaves two messages of the user in a row: they become one. A window may begin with an
-    answer: it is left out.
+    An unanswered turn leaves two messages of the user in a row, which are joined. An answer at the beginning of the
+    window is left out.
     """
     kept: list[Message] = []
     for message in messages:

@@ -1,4 +1,4 @@
-"""Weights and tokenizer from disk or the Hugging Face Hub, and the CPU threads that suit them."""
+"""Loads weights and tokenizer from disk or the Hugging Face Hub, and chooses the number of CPU threads."""
 
 import logging
 import math
@@ -21,16 +21,18 @@ _TOKENIZERS: Any = AutoTokenizer
 _MODELS: Any = AutoModelForCausalLM
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _SMALL = 50_000_000
+"""Parameters below which one thread is fastest."""
 _LOADING = threading.Lock()
-"""Held while weights load: `from_pretrained` patches torch for the whole process, and undoes it at its end."""
-_WHERE = ("revision", "cache_dir", "local_files_only", "token")
-"""The `load_kwargs` that say where a model is, and so count for its tokenizer too."""
+"""Held while weights load, because `from_pretrained` patches torch for the whole process until it returns."""
+_LOCATION_KWARGS = ("revision", "cache_dir", "local_files_only", "token")
+"""The `load_kwargs` that say where a model is. They also apply to its tokenizer."""
 
 
 def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
-    """The model and its tokenizer, untyped, as transformers' own types are partial.
+    """Load a model and its tokenizer. A local folder is loaded without any request to the Hub.
 
-    A local folder is loaded without asking the Hub for anything.
+    Returns:
+        The model and the tokenizer, untyped because the types of transformers are incomplete.
 
     Raises:
         SettingsError: there is no such model, or it can't be read.
@@ -39,7 +41,7 @@ def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
     device = _device(settings)
     name, is_local = _locate(settings.model, folder)
     always = {"trust_remote_code": False} | ({"local_files_only": True} if is_local else {})
-    found = {key: settings.load_kwargs[key] for key in _WHERE if key in settings.load_kwargs}
+    found = {key: settings.load_kwargs[key] for key in _LOCATION_KWARGS if key in settings.load_kwargs}
     weights = {"dtype": _dtype(settings, device)} | settings.load_kwargs | {"use_safetensors": True}
     try:
         tokenizer = _TOKENIZERS.from_pretrained(name, **(found | always))
@@ -54,7 +56,7 @@ def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
 
 
 def _locate(model: str, folder: Path) -> tuple[str, bool]:
-    """What to give to `from_pretrained`, and whether it is a folder of this machine."""
+    """Return the argument of `from_pretrained`, and whether it is a local folder."""
     path = folder / model
     if path.is_dir():
         return str(path), True
@@ -86,18 +88,19 @@ def _dtype(settings: TransformersSettings, device: torch.device) -> torch.dtype:
 
 
 def threads_for(parameters: int) -> int:
-    """The CPU threads that suit a model of so many parameters.
+    """Return the number of CPU threads that suits a model with so many parameters.
 
-    The matrices of a small model are done before a second thread has started: a second one brings nothing (measured
-    with 6 million parameters), and on a busy machine every step then waits until both have their turn, which took 10
-    to 50 times as long.
+    A second thread doesn't speed up a small model (measured with 6 million parameters). On a busy machine it makes
+    every step 10 to 50 times slower, because the step waits until both threads have been scheduled.
     """
     return 1 if parameters < _SMALL else usable_cpus()
 
 
 def usable_cpus() -> int:
-    """The CPUs this process may use: a container's quota counts, which torch doesn't see and then runs a thread for
-    every core of the machine."""
+    """Return the number of CPUs that this process may use.
+
+    It respects a container's quota. torch doesn't, and would start a thread for every core of the machine.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text(encoding="ascii").split()

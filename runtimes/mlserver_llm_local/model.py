@@ -24,17 +24,23 @@ from .scoring import log_probabilities
 from .settings import TransformersSettings
 
 _CHARS_OF_A_TOKEN = 100
-"""More characters than any tokenizer puts into one token on average."""
+"""More characters than a token has on average, with any tokenizer and text."""
 _LONGEST_CHOICE = 64
-"""Tokens kept free for a choice that is scored."""
-_ENDLESS = 2**20
-"""Stands for a context without a limit."""
+"""Tokens of the context that stay free for a choice to score."""
+_UNLIMITED = 2**20
+"""Context of a model whose config names none, in tokens."""
 _TURN = "the conversation's newest turn"
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A request to generate: its options, where the text goes, and an event that says that the answer is unwanted."""
+    """A request to generate an answer.
+
+    Args:
+        options: the generation options.
+        emit: called with each piece of the text.
+        unwanted: set when the caller no longer wants the answer.
+    """
 
     options: GenerationOptions
     emit: Callable[[str], None]
@@ -43,7 +49,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a generation ended."""
+    """The end of a generation: its token counts, and `stop` or `length` as its reason."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -51,7 +57,7 @@ class Outcome:
 
 
 class _Watcher(StoppingCriteria):
-    """Passes on the text of every token, and ends the generation at a stop text or when its answer is unwanted."""
+    """Emits the text of every token. Ends the generation at a stop text or when its answer is unwanted."""
 
     def __init__(self, generation: Generation, pieces: TextPieces):
         self._generation = generation
@@ -65,10 +71,14 @@ class _Watcher(StoppingCriteria):
 
 
 class ChatModel:
-    """A loaded model.
+    """A loaded model with its tokenizer.
+
+    Args:
+        settings: the model, its device and its defaults.
+        folder: a relative `model` resolves against it.
 
     Raises:
-        SettingsError: while it is built, when it can't be loaded.
+        SettingsError: the model can't be loaded.
     """
 
     def __init__(self, settings: TransformersSettings, folder: Path):
@@ -76,19 +86,19 @@ class ChatModel:
         self._format = ChatFormat(tokenizer, self._model.generation_config.eos_token_id)
         self._threads = settings.threads or threads_for(self._model.num_parameters())
         made_for: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self._context = min(made_for or _ENDLESS, settings.max_model_len or _ENDLESS)
+        self._context = min(made_for or _UNLIMITED, settings.max_model_len or _UNLIMITED)
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it computes on the CPU."""
+        """Whether the model computes on the CPU."""
         return self._model.device.type == "cpu"
 
     def generate(self, messages: Sequence[Message], generation: Generation) -> Outcome:
-        """Answer `messages`, or the newest turns of them that the context holds.
+        """Answer a conversation, or the newest turns of it that the context holds.
 
         Raises:
             InvalidInput: the template refuses a message, or the newest turn has more tokens than the context holds.
-            CallerLeft: the answer is unwanted, and none of it was generated.
+            CallerLeft: the answer became unwanted before its first token.
         """
         options = generation.options
         tools = options.tools if options.tool_choice != "none" else []
@@ -116,18 +126,18 @@ class ChatModel:
     def score(
         self, messages: Sequence[Message], choices: Sequence[str], most_tokens: int, unwanted: threading.Event
     ) -> list[float]:
-        """The log-probability of each choice as the whole answer, the end of the turn included.
+        """Return the log-probability of each choice as the whole answer, including the end of the turn.
 
         Args:
-            messages: the conversation, of which the newest turns that the context holds are read.
+            messages: the conversation. The model reads the newest turns that its context holds.
             choices: the answers to score, at least one.
             most_tokens: how many tokens the choices may have together.
-            unwanted: set when the scores are unwanted.
+            unwanted: set when the caller no longer wants the scores.
 
         Raises:
             InvalidInput: the template refuses a message, the choices have too many tokens, or the newest turn and a
                 choice have more than the context holds.
-            CallerLeft: the scores are unwanted.
+            CallerLeft: the scores became unwanted.
         """
         if sum(map(len, choices)) > most_tokens * _CHARS_OF_A_TOKEN:
             raise _too_many_choice_tokens(most_tokens)
@@ -146,8 +156,17 @@ class ChatModel:
     def _fitting(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], answer: int, unwanted: threading.Event
     ) -> tuple[Sequence[Message], list[int]]:
-        """The conversation and its tokens, without as many of the oldest turns as leave room for the answer: `answer`
-        tokens (-1: any number), but no more than a quarter of the context. The newest turn always stays."""
+        """Drop the oldest turns until the context has room for the answer. The newest turn always stays.
+
+        Args:
+            messages: the conversation.
+            tools: the tools of the request.
+            answer: tokens of the answer, or -1 for any number. At most a quarter of the context is kept free.
+            unwanted: set when the caller no longer wants the answer.
+
+        Returns:
+            The conversation that is left, and its tokens.
+        """
         most = self._context // 4
         limit = self._context - (most if answer < 0 else min(answer, most))
 
@@ -162,14 +181,14 @@ class ChatModel:
         last = count_turns(messages) - 1
         dropped = 0 if last == 0 or fits(0) else bisect_left(range(last), True, lo=1, key=fits)
         kept = without_oldest(messages, dropped)
-        # Refused before the tokenizer sees it, which would take minutes to count what can't fit anyway.
+        # Refuse it here: the tokenizer would need minutes to count the tokens.
         if not self._may_fit(kept, tools):
             size = f"{len(kept)} messages and {_characters(kept, tools)} characters"
             raise InvalidInput(f"{_TURN} has {size}; the model's context holds {self._context} tokens")
         return kept, tokens(dropped)
 
     def _may_fit(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> bool:
-        """Whether the context could hold so many messages and characters."""
+        """Whether the context might hold so many messages and characters."""
         most = self._context * _CHARS_OF_A_TOKEN
         return len(messages) <= self._context and _characters(messages, tools) <= most
 
@@ -181,9 +200,10 @@ class ChatModel:
 
     @contextmanager
     def _computing(self, seed: int | None = None) -> Generator[None]:
-        # Models with other numbers of threads take turns in this thread.
+        """Set the number of threads and the seed for a computation without gradients."""
+        # Models with different numbers of threads share this worker.
         torch.set_num_threads(self._threads)
-        # A seed counts for this computation alone: what comes after it must not become predictable.
+        # Restore the random state afterwards, or one caller's seed would make the next answers predictable.
         devices = [] if self.on_cpu else [self._model.device]
         with torch.inference_mode(), torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
@@ -191,7 +211,11 @@ class ChatModel:
             yield
 
     def _room(self, prompt: int, answer: int = 1) -> int:
-        """How many tokens the context holds behind a prompt of `prompt` tokens, at least `answer`."""
+        """Return the number of tokens that the context has left after the prompt.
+
+        Raises:
+            InvalidInput: fewer than `answer` are left.
+        """
         if prompt + answer > self._context:
             needed = f"{prompt} tokens" + (f" and a choice of {answer}" if answer > 1 else "")
             raise InvalidInput(f"{_TURN} has {needed}; the model's context holds {self._context}")

@@ -1,4 +1,4 @@
-"""Generation options under OpenAI's names to the arguments of `generate`."""
+"""Translates generation options under OpenAI's names to the arguments of `generate`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,17 @@ from mlserver_chat.errors import reason_of
 from mlserver_chat.llm.options import LENGTH_NAMES, without_neutral
 
 _WITHOUT_EFFECT = ("parallel_tool_calls", "stream_options")
-"""Options that are honoured without doing anything: a stream always carries its usage."""
-_COLDEST = 0.01
-"""A lower temperature counts as 0. vLLM doesn't sample below it either: dividing by it overflows."""
+"""Options that need no action. A stream always carries its usage."""
+_LOWEST_TEMPERATURE = 0.01
+"""A lower temperature counts as 0, because dividing the logits by it may overflow. vLLM has the same bound."""
 
 
 class GenerationOptions(BaseModel):
-    """The options that the transformers backend knows."""
+    """The options that the transformers backend knows.
+
+    The ranges are those that compute: OpenAI's for the temperature, vLLM's upper bound for the repetition penalty and
+    its reciprocal as the lower bound.
+    """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -60,10 +64,10 @@ class GenerationOptions(BaseModel):
 
     @staticmethod
     def of(params: Mapping[str, Any]) -> "GenerationOptions":
-        """The options of a request.
+        """Check the options of a request.
 
         Raises:
-            InvalidInput: an option that this backend doesn't have, or a value out of range.
+            InvalidInput: this backend doesn't have an option, or a value is out of range.
         """
         wanted = {
             ("max_tokens" if name in LENGTH_NAMES else name): value
@@ -77,12 +81,12 @@ class GenerationOptions(BaseModel):
             name = first["loc"][0]
             if first["type"] == "extra_forbidden":
                 known = ", ".join(GenerationOptions.model_fields)
-                raise InvalidInput(f"option '{name}' is not supported by this model; supported are {known}") from None
-            raise InvalidInput(f"option '{name}': {reason_of(first)}") from None
+                raise InvalidInput(f"option '{name}' is not supported by this model; supported are {known}") from error
+            raise InvalidInput(f"option '{name}': {reason_of(first)}") from error
 
     def sampling(self) -> dict[str, Any]:
-        """The arguments of `generate` that choose the next token; what is missing, the model's own defaults fill."""
-        is_greedy = self.temperature is not None and self.temperature < _COLDEST
+        """Return the arguments of `generate` that control sampling. The model's own defaults fill the others."""
+        is_greedy = self.temperature is not None and self.temperature < _LOWEST_TEMPERATURE
         if self.do_sample is False or is_greedy:
             return (
                 self._given("repetition_penalty")

@@ -1,4 +1,4 @@
-"""Tokens to text as they come: never half a character, never a part of a stop text."""
+"""Turns tokens into text as they are generated, without half characters or parts of stop texts."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,11 +7,15 @@ REPLACEMENT = "\ufffd"
 
 
 class TextPieces:
-    """Takes tokens one by one and says which text is now certain. All pieces together are the answer.
+    """Decodes tokens one by one. All pieces together are the answer.
 
-    A character may be spelt by several tokens, and a token's text may depend on the one before it. So a token is
-    decoded with those before it, and held back while the text ends in the middle of a character or in what may become
-    one of `stops`.
+    Several tokens may spell one character, and a token's text may depend on the token before it. So each token is
+    decoded together with the previous ones. Its text is held back while it ends in the middle of a character, or in
+    the beginning of a stop text.
+
+    Args:
+        decode: turns tokens into text.
+        stops: texts that end the answer.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stops: Sequence[str] = ()):
@@ -23,10 +27,10 @@ class TextPieces:
         self._context = self._done = 0
         self._held = ""
         self.stopped = False
-        """Whether a stop text came; it and all behind it is no part of the answer."""
+        """Whether a stop text was generated. The answer ends before it."""
 
     def add(self, token: int) -> str:
-        """The text that is certain once `token` is known, possibly ""."""
+        """Add a token and return the text that can now be shown, possibly ""."""
         self._tokens.append(token)
         known = self._decode(self._tokens[self._context : self._done])
         text = self._decode(self._tokens[self._context :])
@@ -36,7 +40,7 @@ class TextPieces:
         return self._release(text[len(known) :])
 
     def end(self) -> str:
-        """What was held back, once no token will follow."""
+        """Return the text that was held back, after the last token."""
         if self.stopped:
             return ""
         known = self._decode(self._tokens[self._context : self._done])

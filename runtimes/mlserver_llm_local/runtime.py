@@ -1,4 +1,4 @@
-"""The local runtime: a conversation in, the answer of a model in this process out."""
+"""The local runtime answers conversations with a model in the server's own process."""
 
 from collections.abc import AsyncIterator
 
@@ -15,8 +15,8 @@ from .settings import LocalSettings
 class Local(Runtime[LocalSettings]):
     """Runs the model `config.model_settings.model` in this process.
 
-    In: `history`, chat tensors, or both, and the tensors of the prompt's placeholders; `choices` to score instead.
-    Out: `role`, `content`, `type` and `output_all`; or `choices` and `logprobs`.
+    Reads `history`, the chat tensors or both, and the tensors of the prompt's placeholders. Answers with `role`,
+    `content`, `type` and `output_all`. A request with `choices` gets `choices` and `logprobs` instead.
     """
 
     settings_class = LocalSettings
@@ -24,7 +24,7 @@ class Local(Runtime[LocalSettings]):
     output_tensors = LLM_OUTPUTS
 
     async def load(self) -> bool:
-        """Read the prompt and load the weights, off the event loop."""
+        """Read the prompt and load the weights without blocking the event loop."""
         folder, name = settings_folder(self.settings), base_name(self.name)
         prompts = self.config.catalog(folder)
         backend = await build_backend(self.config, folder, name)
@@ -33,9 +33,9 @@ class Local(Runtime[LocalSettings]):
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """The whole answer, or the scores of the choices."""
+        """Return the whole answer, or the scores of the choices."""
         return await self._step.run(request)
 
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answer as it comes; scores come in one piece."""
+        """Stream the answer. Scores come in one piece."""
         return self._step.stream(request)

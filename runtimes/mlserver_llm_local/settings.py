@@ -1,4 +1,4 @@
-"""Settings of the local runtime, with the LLM Module's keys."""
+"""Settings of the local runtime, with the keys of the LLM Module."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,30 +18,31 @@ _ELSEWHERE = (
 
 
 class TransformersSettings(Settings):
-    """A model run by transformers."""
+    """A model that transformers runs."""
 
     model: str
-    """Folder with the weights, relative to `model-settings.json` (`.`: beside it), or an id of the Hugging Face Hub.
-    Only safetensors are read, and no code of the model's repository is run."""
+    """Folder with the weights, relative to `model-settings.json` (`.` is its own folder), or an id of the Hugging Face
+    Hub. Only safetensors files are read, and no code from the model's repository runs."""
     load_kwargs: Options = {}
-    """More arguments of `from_pretrained`, e.g. `revision` or `quantization_config`. `trust_remote_code` is refused."""
+    """Further arguments of `from_pretrained`, e.g. `revision` or `quantization_config`, but not `trust_remote_code`."""
     device: str = "auto"
-    """`cpu`, `cuda`, `cuda:1`, or `auto`: a GPU if there is one."""
+    """`cpu`, `cuda`, `cuda:1`, or `auto`, which uses a GPU if there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Number format of the weights; `auto`: float32 on a CPU, float16 on a GPU."""
+    """Number format of the weights. `auto` is float32 on a CPU and float16 on a GPU."""
     max_tokens: int = Field(default=256, ge=-1)
-    """Most tokens of an answer; -1: as many as the context holds."""
+    """Most tokens of an answer, unless the request or its prompt says otherwise. -1 is as many as the context holds."""
     max_model_len: int | None = Field(default=None, ge=1)
-    """Tokens of prompt and answer together; default and upper limit: what the model was made for."""
+    """Tokens of prompt and answer together. Default and upper limit: the context length that the model was made for."""
     default_generate_kwargs: dict[str, Any] = {}
-    """Generation options of this model; below `llm_parameters`."""
+    """Generation options of this model. `llm_parameters` override them."""
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
-    """Share of a GPU's memory that this process may use; without a GPU it is ignored, with a warning."""
+    """Share of a GPU's memory that this process may use. Ignored with a warning if there is no GPU."""
     tensor_parallel_size: int = 1
-    """1: a model is on one device. For more, see `device_map` of `from_pretrained`, or the API runtime."""
+    """Must be 1, because a model runs on one device. For several, use `device_map` of `from_pretrained` or the API
+    runtime."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads for computing; default: 1 for a model under 50 million parameters, else as many as the process may
-    use CPUs. With several worker processes, give each its share."""
+    """CPU threads that compute. Default: 1 for a model under 50 million parameters, else one for each CPU that the
+    process may use. With several worker processes, give each its share."""
 
     @field_validator("tensor_parallel_size")
     @classmethod
@@ -58,31 +59,31 @@ class TransformersSettings(Settings):
     def _nothing_unsafe(cls, value: dict[str, Any]) -> dict[str, Any]:
         if "trust_remote_code" in value or "code_revision" in value:
             raise ValueError(
-                "'trust_remote_code' and 'code_revision' are refused: no code of a model's repository is run"
+                "'trust_remote_code' and 'code_revision' are refused: no code from a model's repository runs"
             )
         if value.get("use_safetensors", True) is not True:
-            raise ValueError("'use_safetensors' can't be switched off: other formats can hold code")
+            raise ValueError("'use_safetensors' can't be switched off: other formats can contain code")
         if "/" in str(value.get("attn_implementation", "")):
-            raise ValueError("'attn_implementation' from the Hub is refused: no code of a repository is run")
+            raise ValueError("'attn_implementation' from the Hub is refused: no code from a repository runs")
         return value
 
 
 class TransformersConfig(Settings):
-    """The model, for backend `transformers`."""
+    """The model of the backend `transformers`."""
 
     model_type: Literal["chat.completions"] = "chat.completions"
-    """What the model does. `chat.completions` is supported."""
+    """The model's task. Only `chat.completions` is supported."""
     model_settings: TransformersSettings
-    """Which model, where and how."""
+    """The model, its device and its defaults."""
 
 
 class CustomConfig(Settings):
-    """The model, for a backend of the user's."""
+    """The model of a user's own backend."""
 
     model_type: Literal["chat.completions"] = "chat.completions"
-    """What the model does. `chat.completions` is supported."""
+    """The model's task. Only `chat.completions` is supported."""
     model_settings: Options = {}
-    """Keyword arguments of the backend's class."""
+    """Keyword arguments for the backend's class."""
 
 
 class LocalSettings(PromptSettings):
@@ -91,8 +92,8 @@ class LocalSettings(PromptSettings):
     default_options = DEFAULT_ALLOWED | {"n", "ignore_eos", "adapter"}
 
     backend: str = "transformers"
-    """`transformers`, or the dotted name of a `ChatBackend` of yours, in a module beside `model-settings.json` or
-    installed."""
+    """`transformers`, or the dotted name of your own `ChatBackend`. Its module is installed or stands beside
+    `model-settings.json`."""
     config: TransformersConfig | CustomConfig = Field(default_factory=dict[str, Any], validate_default=True)
     """The model."""
 
@@ -112,13 +113,13 @@ class LocalSettings(PromptSettings):
         return kind.model_validate(value)
 
     def check_invocation(self, config: Mapping[str, Any]) -> None:
-        """Refuse what the transformers backend doesn't have; a backend of the user's may have anything."""
+        """Refuse options that the transformers backend doesn't have. A user's own backend may have any."""
         if isinstance(self.config, TransformersConfig):
             GenerationOptions.of(merge_options(self.defaults, self.llm_parameters, config))
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The model's own generation options."""
+        """The model's default generation options."""
         if isinstance(self.config, CustomConfig):
             return {}
         settings = self.config.model_settings

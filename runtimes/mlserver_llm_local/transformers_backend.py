@@ -1,4 +1,4 @@
-"""`ChatBackend` over a model of transformers in this process: one worker thread computes, the event loop goes on."""
+"""A `ChatBackend` whose model runs in this process, on a worker thread."""
 
 import asyncio
 import threading
@@ -22,18 +22,18 @@ from .settings import TransformersSettings
 from .worker import ModelQueue, Worker
 
 _CPU = Worker("llm-cpu")
-"""All models on the CPU share it, as they share the cores: two computations at once would only slow each other down.
-It also keeps a seeded generation from drawing another's random numbers."""
+"""The worker of all models on the CPU. They share the cores, so two computations at once would only slow each other
+down. They also share torch's random numbers, so a seeded generation must run alone."""
 
 
 class TransformersBackend:
     """Answers with a model in this process.
 
     Args:
-        settings: which model, where and how.
-        folder: against which a relative `model` resolves.
-        name: what answers call the model.
-        limits: what one request may cost.
+        settings: the model, its device and its defaults.
+        folder: a relative `model` resolves against it.
+        name: the model's name in answers.
+        limits: the limits on choices and waiting requests.
 
     Raises:
         SettingsError: the model can't be loaded.
@@ -49,12 +49,13 @@ class TransformersBackend:
     async def complete(
         self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
     ) -> Completion:
-        """The whole answer.
+        """Generate the whole answer. The `request` decides whose turn it is.
 
         Raises:
-            InvalidInput: an option the model doesn't have, a message its template refuses, or too long a conversation.
+            InvalidInput: the model doesn't have an option, its template refuses a message, or the newest turn doesn't
+                fit the context.
             RateLimited: too many requests wait, or this one waited too long.
-            NotReachable: the request's time ran out before its turn.
+            NotReachable: the request's time ran out before its turn, or the model is closed.
             UpstreamFailed: the request's time ran out during the generation.
         """
         pieces: list[str] = []
@@ -66,12 +67,12 @@ class TransformersBackend:
     async def stream(
         self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
     ) -> AsyncIterator[CompletionChunk]:
-        """The answer as it comes; the last chunk carries the finish reason and the usage. Raises like `complete`."""
+        """Stream the answer. The last chunk has the finish reason and the usage. Raises the errors of `complete`."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[str | None] = asyncio.Queue()
 
         def emit(piece: str) -> None:
-            with suppress(RuntimeError):  # the loop is gone when the server stops
+            with suppress(RuntimeError):  # the loop is closed when the server stops
                 loop.call_soon_threadsafe(queue.put_nowait, piece)
 
         task = asyncio.create_task(self._generate(messages, params, emit, request))
@@ -93,11 +94,12 @@ class TransformersBackend:
     async def score(
         self, messages: Sequence[Message], choices: Sequence[str], *, request: InferenceRequest | None = None
     ) -> list[float]:
-        """The log-probability of each choice as the whole answer, the end of the turn included.
+        """Return the log-probability of each choice as the whole answer, including the end of the turn.
 
         Raises:
-            InvalidInput: an empty choice, too many of them or of their tokens, or too long a conversation.
-            RateLimited, NotReachable, UpstreamFailed: as `complete` does.
+            InvalidInput: a choice is empty, there are too many choices or tokens, or the newest turn doesn't fit the
+                context.
+            RateLimited, NotReachable, UpstreamFailed: as in `complete`.
         """
         most = self._limits.max_choices
         if len(choices) > most:
@@ -111,7 +113,7 @@ class TransformersBackend:
         return await self._queue.run(_key(request), work)
 
     async def aclose(self) -> None:
-        """Let what is running and waiting come to its end, then free the weights."""
+        """Wait for running and waiting requests, then free the weights."""
         await self._queue.drain()
         await asyncio.to_thread(self._model.close)
         if self._worker is not _CPU:
@@ -137,4 +139,5 @@ def _usage(outcome: Outcome) -> dict[str, int]:
 
 
 def _key(request: InferenceRequest | None) -> Hashable:
+    """Return the key under which a request waits. Calls without a request share one."""
     return None if request is None else fair_key(request)

@@ -1,4 +1,4 @@
-"""The thread that computes, and the requests that wait for it."""
+"""A worker thread that computes, and the queue of requests that wait for it."""
 
 import asyncio
 import functools
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Job(Generic[T]):
-    """Work that waits for the thread or runs on it."""
+    """Work that waits for the thread or runs on it. `result` is cancelled if it is withdrawn."""
 
     key: Hashable
     work: Callable[[], T]
@@ -28,7 +28,7 @@ class _Job(Generic[T]):
 
 
 class Worker:
-    """A thread that runs one job after the other, in the order of a `FairQueue`.
+    """A thread that runs one job at a time, in the order of a `FairQueue`.
 
     Args:
         name: prefix of the thread's name.
@@ -42,16 +42,16 @@ class Worker:
         """Seconds that a recent job took on average."""
 
     def put(self, job: _Job[Any]) -> None:
-        """Let a job wait for its turn."""
+        """Add a job to the queue."""
         with self._lock:
             self._waiting.put(job.key, job)
         self._thread.submit(self._run_next)
 
     def withdraw(self, job: _Job[Any]) -> bool:
-        """Cancel a job unless it has started.
+        """Take a job out of the queue and cancel its result.
 
         Returns:
-            Whether the job was still waiting.
+            Whether the job was still waiting. A job that has started goes on.
         """
         with self._lock:
             if not self._waiting.remove(job.key, job):
@@ -60,18 +60,18 @@ class Worker:
         return not job.result.set_running_or_notify_cancel()
 
     def expected_wait(self, jobs: int) -> int:
-        """Whole seconds until `jobs` jobs are probably done."""
+        """Estimate the seconds until so many jobs are done, at least 1."""
         return math.ceil(self._mean * jobs) or 1
 
     def close(self) -> None:
-        """End the thread once its job is done."""
+        """End the thread after the last job."""
         self._thread.shutdown(wait=False)
 
     def _run_next(self) -> None:
         with self._lock:
             try:
                 job = self._waiting.take()
-            except IndexError:  # the job that this call was submitted for has been withdrawn
+            except IndexError:  # a job was withdrawn
                 return
         if not job.result.set_running_or_notify_cancel():
             return
@@ -84,11 +84,11 @@ class Worker:
 
 
 class ModelQueue:
-    """The requests that wait for one model.
+    """The queue of one model. Several models may share a worker.
 
     Args:
-        worker: the thread that computes, shared by models of one device.
-        name: the model's name, for error messages.
+        worker: the thread that computes.
+        name: the model's name in error messages.
         limits: how many requests may wait, and for how long.
     """
 
@@ -97,15 +97,18 @@ class ModelQueue:
         self._name = name
         self._limits = limits
         self._jobs: set[Future[Any]] = set()
-        """Results of the jobs that wait or run."""
+        """The results of the jobs that wait or run."""
         self._is_closed = False
 
     async def run(self, key: Hashable, work: Callable[[threading.Event], T]) -> T:
-        """Run `work` on the thread when it is its turn, within the request's deadline.
+        """Run `work` on the worker thread, within the deadline of the request.
 
         Args:
-            key: requests of different keys take turns.
-            work: it ends soon after the event that it is given is set, which says that its result is unwanted.
+            key: requests with different keys take turns.
+            work: gets an event that is set when its result is no longer wanted. It should then end soon.
+
+        Returns:
+            The result of `work`.
 
         Raises:
             RateLimited: too many requests wait, or this one waited too long.
@@ -126,19 +129,19 @@ class ModelQueue:
                 if not result.done() and self._worker.withdraw(job):
                     raise self._busy(f"kept the request waiting for {self._limits.queue_timeout:g} s")
                 return await result
-        except TimeoutError:
+        except TimeoutError as error:
             if scope is None or not scope.expired():
                 raise
             if self._worker.withdraw(job):
-                raise NotReachable(f"the request's time ran out while it waited for model '{self._name}'") from None
-            raise UpstreamFailed(f"the request's time ran out while model '{self._name}' worked on it") from None
+                raise NotReachable(f"the request's time ran out while it waited for model '{self._name}'") from error
+            raise UpstreamFailed(f"the request's time ran out while model '{self._name}' worked on it") from error
         finally:
             unwanted.set()
             self._worker.withdraw(job)
             result.cancel()
 
     async def drain(self) -> None:
-        """Refuse further requests and wait until those that wait or run are done."""
+        """Reject new requests and wait for the running and waiting ones."""
         self._is_closed = True
         await asyncio.to_thread(wait, tuple(self._jobs))
 
@@ -150,6 +153,7 @@ class ModelQueue:
             raise self._busy(f"has {waiting} requests waiting")
 
     def _waiting(self) -> int:
+        """Count the requests that wait. At most one runs."""
         return sum(not result.running() for result in tuple(self._jobs))
 
     def _busy(self, reason: str) -> RateLimited:
