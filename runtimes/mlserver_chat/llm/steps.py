@@ -150,7 +150,6 @@ class ChatStep:
         self._runtime = runtime
         self._backend = backend
         self._complete = passing_request(backend.complete)
-        self._stream = passing_request(backend.stream)
         self._score = passing_request(backend.score) if isinstance(backend, ChoiceBackend) else None
         self._llm = llm
         self._prompts = prompts
@@ -183,7 +182,9 @@ class ChatStep:
             yield await self._choose(request, call)
             return
         model = finish_reason = ""
-        async with closing(self._stream(call.messages, call.options, request=request)) as chunks:
+        # Looked up here, because a user's own backend may have no `stream`.
+        stream = passing_request(self._backend.stream)
+        async with closing(stream(call.messages, call.options, request=request)) as chunks:
             while True:
                 with call.waiting():
                     chunk = await anext(chunks, None)
