@@ -49,7 +49,7 @@ def server_limits() -> ServerLimits:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         variable = f"{ServerLimits.env_prefix}{str(first['loc'][0]).upper()}"
-        raise SettingsError(f"environment variable '{variable}': {reason_of(first)}") from None
+        raise SettingsError(f"environment variable '{variable}': {reason_of(first)}") from error
 
 
 class Limits(Settings):

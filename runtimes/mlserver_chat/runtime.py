@@ -1,12 +1,13 @@
 """The base class of all runtimes: settings in, the error tree out, nothing else let through."""
 
+import functools
 import gc
 import logging
 import os
 import re
-import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from typing import Any, ClassVar, Generic, TypeVar, cast
 from weakref import WeakSet
 
@@ -14,7 +15,8 @@ from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
 from .calls.siblings import find_registry, find_server
-from .errors import ChatError, InternalError, InvalidInput, SettingsError
+from .causes import cause_chain, cause_of
+from .errors import CallerLeft, ChatError, InternalError, InvalidInput, SettingsError
 from .metrics import count_error, forget_model
 from .requests.deadline import Deadline, deadline_scope
 from .requests.identity import request_headers
@@ -66,6 +68,35 @@ def _refuse_batching(settings: ModelSettings) -> None:
         raise SettingsError(f"model '{settings.name}': 'max_batch_size' {size} would mix conversations; expected 0")
 
 
+def _without_causes(load: Callable[[Any], Awaitable[bool]]) -> Callable[[Any], Awaitable[bool]]:
+    """`load`, whose errors of the tree reach MLServer without their causes. MLServer would log the causes' texts."""
+
+    @functools.wraps(load)
+    async def wrapped(self: "Runtime[Any]") -> bool:
+        try:
+            return await load(self)
+        except ChatError as error:
+            _log_causes(self.name, error, logging.WARNING)
+            raise error from None
+
+    return wrapped
+
+
+def _log_causes(name: str, error: ChatError, level: int) -> None:
+    """Log an error that something else caused: types and places, no texts."""
+    if cause_of(error) is not None:
+        logger.log(level, "model '%s': %s", name, cause_chain(error))
+
+
+def _is_unremarkable(error: ChatError) -> bool:
+    """Whether the caller caused the error: no operator needs to see it."""
+    return isinstance(error, CallerLeft) or error.status not in (
+        HTTPStatus.FAILED_DEPENDENCY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+
+
 def _check_id_of_stream(request: InferenceRequest) -> None:
     """MLServer puts the request's id into every response, also into the one that says it is refused."""
     try:
@@ -87,11 +118,16 @@ class Runtime(MLModel, Generic[ConfigT]):
     input_tensors: ClassVar[Sequence[MetadataTensor]] = ()
     output_tensors: ClassVar[Sequence[MetadataTensor]] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "load" in vars(cls):
+            setattr(cls, "load", _without_causes(cls.load))  # noqa: B010 - the wrapper has another type
+
     def __init__(self, settings: ModelSettings):
         super().__init__(settings)
         _refuse_batching(settings)
         _set_gc_threshold()
-        self.config = cast(ConfigT, load_settings(self.settings_class, settings))
+        self.config = cast(ConfigT, self._load_settings(settings))
         self.registry = find_registry()
         server = find_server(self.registry)
         if server is not None:
@@ -100,6 +136,13 @@ class Runtime(MLModel, Generic[ConfigT]):
         self.inputs = self.inputs or list(self.input_tensors)
         self.outputs = self.outputs or list(self.output_tensors)
         _in_use.add(self)
+
+    def _load_settings(self, settings: ModelSettings) -> Settings:
+        try:
+            return load_settings(self.settings_class, settings)
+        except SettingsError as error:
+            _log_causes(settings.name, error, logging.DEBUG)
+            raise error from None
 
     async def unload(self) -> bool:
         """Close what `load` put into `resources`. MLServer calls it after a failed `load` too, when parts are missing,
@@ -165,12 +208,12 @@ class Runtime(MLModel, Generic[ConfigT]):
         return clean
 
     def _clean(self, error: Exception) -> ChatError:
+        """The error for the caller; its causes go to the log, and no further."""
         if isinstance(error, ChatError):
+            _log_causes(self.name, error, logging.DEBUG if _is_unremarkable(error) else logging.WARNING)
             return error
         if isinstance(error, RecursionError):
+            logger.debug("model '%s': %s", self.name, cause_chain(error))
             return InvalidInput("the request is nested too deeply")
-        # The text of an unforeseen exception may hold message text or credentials: only its kind and place are logged.
-        frames = traceback.extract_tb(error.__traceback__)[-3:]
-        place = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
-        logger.error("model '%s' failed with %s at %s", self.name, type(error).__name__, place)
+        logger.error("model '%s' failed with %s", self.name, cause_chain(error))
         return InternalError()

@@ -183,7 +183,7 @@ def load_settings(settings_class: type[SettingsT], model_settings: ModelSettings
         return settings_class.model_validate(_extra(model_settings))
     except ValidationError as error:
         _, sentence = _faults(settings_class, error)[0]
-        raise SettingsError(f"model '{model_settings.name}': {sentence}") from None
+        raise SettingsError(f"model '{model_settings.name}': {sentence}") from error
 
 
 def settings_faults(settings_class: type[Settings], model_settings: ModelSettings) -> list[tuple[str, str]]:

@@ -4,9 +4,10 @@ A small model can be trained on it, so its text is a contract: `models/support-t
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from mlserver_chat import Message
+
+from .settings import RouteSettings
 
 MAX_MESSAGE_BYTES = 500
 """Longest message in the transcript, in UTF-8; of a longer one the start and the end are kept."""
@@ -18,27 +19,8 @@ conversation overruns a context of 2048 tokens, whatever is written in it."""
 _CUT = " … "
 
 
-class RouteDescription(Protocol):
-    """What the prompt says about a route."""
-
-    @property
-    def name(self) -> str:
-        """The answer that stands for the route."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """When the route fits."""
-        ...
-
-    @property
-    def examples(self) -> Sequence[str]:
-        """User messages that take the route."""
-        ...
-
-
 def classification_messages(
-    conversation: Sequence[Message], routes: Sequence[RouteDescription], context_messages: int = 5
+    conversation: Sequence[Message], routes: Sequence[RouteSettings], context_messages: int = 5
 ) -> list[Message]:
     """The system message that describes the routes, and the user message with the end of the conversation.
 
@@ -72,7 +54,7 @@ def _context(conversation: Sequence[Message], count: int) -> list[Message]:
     return spoken[-count:]
 
 
-def _described(route: RouteDescription) -> str:
+def _described(route: RouteSettings) -> str:
     line = f"{route.name}: {' '.join(route.description.split())}" if route.description else route.name
     examples = "; ".join(" ".join(example.split()) for example in route.examples)
     return f"{line} (for example: {examples})" if examples else line

@@ -8,7 +8,8 @@ from mlserver_chat import BoundModel, InvalidInput, Message, UpstreamFailed, enc
 from mlserver_chat.tensors import as_input, float_elements, text_elements, text_input
 
 from .decision import softmax
-from .prompt import RouteDescription, classification_messages
+from .prompt import classification_messages
+from .settings import RouteSettings
 
 
 class LogprobScorer:
@@ -18,7 +19,7 @@ class LogprobScorer:
     and the tensor `choices` and answers `choices` and `logprobs`, as `mlserver_llm_local.runtime.Local` does.
     """
 
-    def __init__(self, llm: BoundModel, routes: Sequence[RouteDescription]):
+    def __init__(self, llm: BoundModel, routes: Sequence[RouteSettings]):
         self._llm = llm
         self._routes = routes
 
@@ -37,7 +38,7 @@ class LogprobScorer:
             return softmax(self._logprobs(response, labels))
         except InvalidInput as error:
             # The caller sent none of this, so it isn't the caller's fault.
-            raise UpstreamFailed(f"model '{self._llm.name}' can't score routes: {error}") from None
+            raise UpstreamFailed(f"model '{self._llm.name}' can't score routes: {error}") from error
 
     def _logprobs(self, response: InferenceResponse, labels: Sequence[str]) -> list[float]:
         choices = text_elements(self._output(response, "choices"))

@@ -37,7 +37,7 @@ def _pattern(pattern: str) -> str:
     try:
         compiled = regex.compile(pattern)
     except regex.error as error:
-        raise ValueError(f"it is not a regular expression: {error}") from None
+        raise ValueError(f"it is not a regular expression: {error}") from error
     if compiled.search("") is not None:
         raise ValueError("it matches an empty text; expected a pattern that needs at least one character")
     return pattern

@@ -28,7 +28,7 @@ class AnswerTooLarge(Exception):
 
 
 def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
-    """The error of the suite for an exception of the client.
+    """Translate an exception of the `openai` client into an error of the suite.
 
     Args:
         error: what the client raised.
@@ -36,8 +36,6 @@ def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
         key: the API key, which no sentence may hold, even where the API puts it into an error code.
     """
     match error:
-        case ChatError():
-            return error
         case AnswerTooLarge():
             return UpstreamFailed("the API answered more than 'limits.max_response_bytes' allows")
         case APIStatusError():

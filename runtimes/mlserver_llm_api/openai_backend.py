@@ -8,7 +8,7 @@ import httpx2
 from openai import DEFAULT_CONNECTION_LIMITS, AsyncAzureOpenAI, AsyncOpenAI, AsyncStream
 from openai import RequestOptions as CallOptions
 
-from mlserver_chat import Completion, CompletionChunk, Message, NotReachable, Params, UpstreamFailed
+from mlserver_chat import ChatError, Completion, CompletionChunk, Message, NotReachable, Params, UpstreamFailed
 from mlserver_chat.requests.deadline import current_deadline
 
 from .faults import AnswerTooLarge, as_ours
@@ -155,8 +155,10 @@ class OpenAIBackend:
                     chunk = CompletionChunk.of_json(data)
                     finished = finished or bool(chunk.finish_reason)
                     yield chunk
+            except ChatError:
+                raise
             except Exception as error:
-                raise as_ours(error, sent=True, key=self._client.api_key) from None
+                raise as_ours(error, sent=True, key=self._client.api_key) from error
         if not finished:
             raise UpstreamFailed("the stream ended before the answer did")
 
@@ -185,7 +187,7 @@ class OpenAIBackend:
                 return await self._client.post(_PATH, cast_to=object, body=body, options=options, **kind)
         except Exception as error:
             cause = AnswerTooLarge() if _TOO_LARGE.get() else error
-            raise as_ours(cause, _SENT.get(), self._client.api_key) from None
+            raise as_ours(cause, _SENT.get(), self._client.api_key) from error
 
     def _body(self, messages: Sequence[Message], params: Params) -> dict[str, Any]:
         check_options(params)

@@ -76,8 +76,8 @@ def _answer(response: InferenceResponse) -> Json:
         tensors = {output.name: text_elements(output) for output in response.outputs if is_text(output)}
         if "output_all" in tensors:
             return loads("".join(tensors["output_all"]))
-    except (InvalidInput, ValueError):
-        raise UpstreamFailed(f"model '{response.model_name}' answered something else than JSON or text") from None
+    except (InvalidInput, ValueError) as error:
+        raise UpstreamFailed(f"model '{response.model_name}' answered something else than JSON or text") from error
     if "content" not in tensors:
         raise UpstreamFailed(f"model '{response.model_name}' answered neither 'output_all' nor 'content'")
     message = {"role": "".join(tensors.get("role", ["assistant"])[:1]), "content": "\n".join(tensors["content"])}

@@ -1,22 +1,13 @@
 """The classification prompt: a trained model depends on every character of it."""
 
-from dataclasses import dataclass, field
-
 from mlserver_chat import Message
 from mlserver_chat.messages.types import as_messages
 from mlserver_classifier.prompt import MAX_MESSAGE_BYTES, MAX_TRANSCRIPT_BYTES, classification_messages
-
-
-@dataclass
-class Route:
-    name: str
-    description: str = ""
-    examples: list[str] = field(default_factory=list)
-
+from mlserver_classifier.settings import RouteSettings
 
 ROUTES = [
-    Route("status", "asks for the status of an issue, ticket or case"),
-    Route("support", "everything else: troubleshooting, questions, small talk"),
+    RouteSettings(name="status", description="asks for the status of an issue, ticket or case"),
+    RouteSettings(name="support", description="everything else: troubleshooting, questions, small talk"),
 ]
 
 
@@ -47,7 +38,11 @@ def test_the_prompt_is_exactly_this() -> None:
 
 
 def test_examples_follow_the_description() -> None:
-    routes = [Route("status", "asks for a status", ["where is 48213?", "any\nnews?"]), Route("support")]
+    examples = ["where is 48213?", "any\nnews?"]
+    routes = [
+        RouteSettings(name="status", description="asks for a status", examples=examples),
+        RouteSettings(name="support"),
+    ]
     system, _ = classification_messages(talk(("user", "hi")), routes)
     assert system.text.split("\n")[1:] == [
         "status: asks for a status (for example: where is 48213?; any news?)",

@@ -1,28 +1,17 @@
 """The three prompts the demo sends to its model, word for word."""
 
-from dataclasses import dataclass
-
 from mlserver_chat import Message as ChatMessage
 from mlserver_classifier import prompt as classifier_prompt
+from mlserver_classifier.settings import RouteSettings
 
 Message = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One route of the demo's classifier, as `models/route-request` describes it."""
-
-    name: str
-    description: str
-    examples: tuple[str, ...] = ()
-
 
 STATUS_SYSTEM = "You are the QA team's status desk."
 SUPPORT_SYSTEM = "You are a friendly IT support desk. Give short, practical steps."
 
 ROUTES = (
-    Route(name="status", description="asks for the status of an issue, ticket or case"),
-    Route(name="support", description="everything else: troubleshooting, questions, small talk"),
+    RouteSettings(name="status", description="asks for the status of an issue, ticket or case"),
+    RouteSettings(name="support", description="everything else: troubleshooting, questions, small talk"),
 )
 NOT_FOUND = "not found in the tracker"
 NO_NUMBER = "no issue number given"

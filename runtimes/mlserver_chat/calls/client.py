@@ -47,17 +47,14 @@ class SameProcessClient:
             ChatError: the model refused. UpstreamFailed: it failed, or took longer than the timeout.
         """
         target = await self._target(model)
-        with model_context(target.settings):
-            try:
-                async with current_deadline().sooner(self._timeout).enforced():
-                    return await target.predict(request)
-            except Exception as error:
-                raise _as_ours(model, error) from None
+        with model_context(target.settings), _sibling_failures(model):
+            async with current_deadline().sooner(self._timeout).enforced():
+                return await target.predict(request)
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """The model's responses as they come; raises like `infer`."""
         target = await self._target(model)
-        try:
+        with _sibling_failures(model):
             async with closing(target.predict_stream(_one(request))) as responses:
                 while True:
                     async with current_deadline().sooner(self._timeout).enforced():
@@ -65,8 +62,6 @@ class SameProcessClient:
                     if response is None:
                         return
                     yield checked(response)
-        except Exception as error:
-            raise _as_ours(model, error) from None
 
     async def aclose(self) -> None:
         """Nothing to give back."""
@@ -97,15 +92,22 @@ async def _one(request: InferenceRequest) -> AsyncIterator[InferenceRequest]:
     yield request
 
 
-def _as_ours(model: str, error: Exception) -> ChatError:
-    """What the other model raised. Its bugs are a failed upstream: a 500 of ours would make Envoy send again."""
-    if isinstance(error, ChatError) and not isinstance(error, InternalError):
-        return error
-    if isinstance(error, MLServerError):
-        return from_status(error.status_code, str(error))
-    if isinstance(error, TimeoutError):
-        return UpstreamFailed(f"model '{model}' did not answer in time")
-    return UpstreamFailed(f"model '{model}' failed")
+@contextmanager
+def _sibling_failures(model: str) -> Generator[None]:
+    """Turn what another model of this process raises into an error of the tree.
+
+    A bug of that model is a failed upstream: a 500 would make Envoy send the request again.
+    """
+    try:
+        yield
+    except MLServerError as error:
+        if isinstance(error, ChatError) and not isinstance(error, InternalError):
+            raise
+        raise from_status(error.status_code, str(error)) from error
+    except TimeoutError as error:
+        raise UpstreamFailed(f"model '{model}' did not answer in time") from error
+    except Exception as error:
+        raise UpstreamFailed(f"model '{model}' failed") from error
 
 
 class RemoteClient:

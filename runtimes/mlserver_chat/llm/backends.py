@@ -47,7 +47,7 @@ def find_class(kind: str, dotted: str, folder: Path) -> Any:
     except Exception as error:  # a module of the user's may raise anything while it is imported
         speaks_of_code = isinstance(error, ImportError | SyntaxError | AttributeError | NameError)
         why = f"{type(error).__name__}: {error}" if speaks_of_code else type(error).__name__
-        raise SettingsError(f"{kind} '{dotted}' can't be imported: {why}") from None
+        raise SettingsError(f"{kind} '{dotted}' can't be imported: {why}") from error
 
 
 def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str, Any]) -> Any:
@@ -55,7 +55,7 @@ def _build(kind: str, dotted: str, folder: Path, key: str, settings: Mapping[str
     try:
         return found(**settings)
     except TypeError as error:
-        raise SettingsError(f"{kind} '{dotted}' refuses '{key}': {error}") from None
+        raise SettingsError(f"{kind} '{dotted}' refuses '{key}': {error}") from error
 
 
 def _import(name: str, folder: Path) -> ModuleType:

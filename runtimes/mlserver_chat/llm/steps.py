@@ -69,7 +69,7 @@ class PromptSettings(Settings):
         try:
             self.check_invocation({})
         except InvalidInput as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(str(error)) from error
         return self
 
     default_options: ClassVar[frozenset[str]] = DEFAULT_ALLOWED

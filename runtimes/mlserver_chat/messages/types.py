@@ -159,8 +159,8 @@ class _Answer(BaseModel, strict=True):
 def _checked(data: Json) -> Mapping[str, Json]:
     try:
         _Answer.model_validate(data)
-    except ValidationError:
-        raise UpstreamFailed("the answer is not a chat completion of OpenAI's form") from None
+    except ValidationError as error:
+        raise UpstreamFailed("the answer is not a chat completion of OpenAI's form") from error
     return data
 
 

@@ -30,10 +30,10 @@ def json_object(text: str, where: str) -> dict[str, Json]:
     """
     try:
         value = loads(text)
-    except UnicodeEncodeError:
-        raise InvalidInput(f"{where} holds half of a surrogate pair; expected text") from None
-    except (ValueError, RecursionError):
-        raise InvalidInput(f"{where} is not JSON; expected a JSON object") from None
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{where} holds half of a surrogate pair; expected text") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where} is not JSON; expected a JSON object") from error
     if not isinstance(value, dict):
         raise InvalidInput(f"{where} is {kind_of(value)} in JSON; expected a JSON object")
     return cast(dict[str, Json], value)

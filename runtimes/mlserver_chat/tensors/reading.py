@@ -144,18 +144,18 @@ def _text(name: str, index: int, element: object, is_base64: bool) -> str:
     if is_base64 and isinstance(element, str | bytes):
         try:
             element = base64.b64decode(element, validate=True)
-        except (binascii.Error, ValueError):
-            raise InvalidInput(f"tensor '{name}' element {index} is not base64, as its content_type says") from None
+        except (binascii.Error, ValueError) as error:
+            raise InvalidInput(f"tensor '{name}' element {index} is not base64, as its content_type says") from error
     if isinstance(element, bytes):
         try:
             return element.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidInput(f"tensor '{name}' element {index} is not UTF-8 text") from None
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"tensor '{name}' element {index} is not UTF-8 text") from error
     if isinstance(element, str):
         try:
             element.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidInput(f"tensor '{name}' element {index} holds half of a surrogate pair") from None
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"tensor '{name}' element {index} holds half of a surrogate pair") from error
         return element
     raise InvalidInput(f"tensor '{name}' element {index} is {kind_of(element)}; expected text")
 

@@ -14,7 +14,7 @@ def main(port: int) -> None:
     try:
         server = OpenAIServer(port)
     except OSError as error:
-        raise click.ClickException(f"port {port} can't be used: {os.strerror(error.errno or 0)}") from None
+        raise click.ClickException(f"port {port} can't be used: {os.strerror(error.errno or 0)}") from error
     click.echo(server.base_url)
     server.serve()
 

@@ -105,7 +105,7 @@ class PromptCatalog:
             self._check(prompt.invocation_config)
         except InvalidInput as error:
             where = f"prompt '{prompt.name}' version '{prompt.version}': 'invocation_config'"
-            raise SettingsError(f"{where}: {error}") from None
+            raise SettingsError(f"{where}: {error}") from error
 
     def _files_stamp(self) -> tuple[tuple[int, int], ...]:
         """What changes when a file does; empty while one is missing."""
@@ -160,4 +160,4 @@ def _prompt(data: Any, where: str) -> Prompt:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{where}: {f'{key!r}: ' if key else ''}{reason_of(first)}") from None
+        raise SettingsError(f"{where}: {f'{key!r}: ' if key else ''}{reason_of(first)}") from error

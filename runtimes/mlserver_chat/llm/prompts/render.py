@@ -33,7 +33,7 @@ def placeholders(template: str, kind: TemplateType) -> frozenset[str]:
     try:
         used = meta.find_undeclared_variables(ENVIRONMENT.parse(template))
     except TemplateError as error:
-        raise ValueError(f"the template is not valid Jinja: {error}") from None
+        raise ValueError(f"the template is not valid Jinja: {error}") from error
     return frozenset(used) - ENVIRONMENT.globals.keys()
 
 
