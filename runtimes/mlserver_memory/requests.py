@@ -6,7 +6,7 @@ from typing import Any, cast
 from mlserver.types import InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, request_headers
-from mlserver_chat.requests.identity import MAX_MEMORY_ID, header_text, request_parameter
+from mlserver_chat.requests.identity import MAX_MEMORY_ID, request_parameter
 from mlserver_chat.tensors import json_object
 
 from .settings import MAX_WINDOW, WindowSettings
@@ -98,7 +98,7 @@ def namespace_of(request: InferenceRequest, config: WindowSettings) -> str:
     if config.namespace_header is None:
         return config.namespace
     header = config.namespace_header
-    namespace = header_text(request_headers(request).get(header, ""))
+    namespace = request_headers(request).get(header, "")
     if not namespace:
         raise InvalidInput(f"header '{header}' is missing; expected 1 to {MAX_MEMORY_ID} characters")
     if len(namespace) > MAX_MEMORY_ID:

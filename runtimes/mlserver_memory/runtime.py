@@ -21,7 +21,7 @@ from mlserver_chat import (
     memory_id_of,
     settings_folder,
 )
-from mlserver_chat.requests.identity import declare_unique_header
+from mlserver_chat.requests.headers import declare_unique_header
 from mlserver_chat.runtime import text_metadata
 from mlserver_chat.tensors import Tensors, passed_through, read_tensors, text_output
 

@@ -7,8 +7,9 @@ from mlserver import ModelSettings
 from mlserver.handlers.custom import CustomHandler, register_custom_handler
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from mlserver_chat import Runtime, SettingsError, request_headers, request_identity, settings_folder
+from mlserver_chat import Runtime, SettingsError, request_headers, settings_folder
 from mlserver_chat.calls.siblings import find_server
+from mlserver_chat.requests.identity import arrived_headers
 from mlserver_chat.requests.streams import closing
 
 from .api.endpoint import gateway_response
@@ -62,14 +63,14 @@ class Pipeline(Runtime[PipelineSettings]):
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
         """Return the pipeline's answer in MLServer's shape."""
-        headers = entry_headers(request_headers(request), request_identity(request))
+        headers = entry_headers(arrived_headers(request), request.id or "")
         pipeline = self._requested_pipeline(request)
         answer = await self._service.runner.answer(pipeline, message_from_request(request), headers)
         return response_to_client(self.name, answer.message, answer.headers)
 
     async def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         """Yield the chunks of the streamed step, then the pipeline's answer."""
-        headers = entry_headers(request_headers(request), request_identity(request))
+        headers = entry_headers(arrived_headers(request), request.id or "")
         pipeline = self._requested_pipeline(request)
         parts = self._service.runner.stream(pipeline, message_from_request(request), headers)
         async with closing(parts):

@@ -24,13 +24,16 @@ def test_only_x_headers_are_forwarded_and_the_identity_always() -> None:
     assert forwarded_headers(request(headers, "i")) == {"x-tenant": "a", "x-request-id": "i"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("x-foo-bin", "a"), ("x-foo!", "a"), ("x-foo", "a\tb")])
-def test_a_header_that_grpc_or_http_cannot_carry_stays_behind(name: str, value: str) -> None:
+@pytest.mark.parametrize(("name", "value"), [("x-foo-bin", "a"), ("x-foo!", "a"), ("x-föö", "a")])
+def test_a_header_whose_name_grpc_cannot_carry_stays_behind(name: str, value: str) -> None:
     assert carried_headers({name: value, "X-Tenant": "a"}) == {"x-tenant": "a"}
 
 
-def test_an_identity_that_no_header_can_hold_is_encoded_and_never_lost() -> None:
-    assert carried_headers({"X-Request-Id": "ü\t1 %"}, "other") == {"x-request-id": "%C3%BC%091%20%25"}
+def test_values_are_sent_in_ascii() -> None:
+    assert carried_headers({"X-Request-Id": "ü\t1 %", "x-foo": "a\tb"}, "other") == {
+        "x-request-id": "%C3%BC%091%20%25",
+        "x-foo": "a%09b",
+    }
     assert carried_headers({"x-request-id": ""}, "other") == {"x-request-id": "other"}
 
 

@@ -200,7 +200,8 @@ class RemoteClient:
         """
         if current_deadline().passed:
             raise NotReachable(f"the request's deadline passed before model '{model}' was called")
-        async with self._http.stream("POST", url, content=_body(request), headers=_headers(request)) as answer:
+        headers = forwarded_headers(request) | {"content-type": "application/json"}
+        async with self._http.stream("POST", url, content=_body(request), headers=headers) as answer:
             if not answer.is_success:
                 body = await read_body(answer, self._max_bytes)
                 raise MLServerError(_error_sentence(model, answer.status_code, body), answer.status_code)
@@ -221,12 +222,6 @@ def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     raise TypeError(type(value).__name__)
-
-
-def _headers(request: InferenceRequest) -> list[tuple[bytes, bytes]]:
-    """As bytes, since a header may hold what ASCII doesn't."""
-    headers = forwarded_headers(request) | {"content-type": "application/json"}
-    return [(name.encode("utf-8"), value.encode("utf-8")) for name, value in headers.items()]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from mlserver.types import InferenceRequest
 
 from ..limits import server_limits
 from ..tensors import optional_text, read_tensors
-from .identity import header_text, request_headers, request_identity
+from .identity import request_headers, request_identity
 
 _MEMORY = 64
 """Turns after which a served key counts like a new one."""
@@ -25,7 +25,7 @@ def fair_key(request: InferenceRequest) -> Hashable:
     Raises:
         InvalidInput: the tensor `memory_id` isn't text.
     """
-    tenant = header_text(request_headers(request).get(server_limits().tenant_header, ""))
+    tenant = request_headers(request).get(server_limits().tenant_header, "")
     tensors = read_tensors(tensor for tensor in request.inputs if tensor.name == "memory_id")
     memory_id = (optional_text(tensors, "memory_id") or [""])[0]
     return (tenant, memory_id) if tenant or memory_id else request_identity(request)

@@ -3,18 +3,17 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote, unquote
 
 from mlserver.types import InferenceRequest
 
 from ..errors import InvalidInput
-from ..limits import server_limits
 from ..messages.types import Message
 from ..tensors import Tensors, single_text
 from .deadline import current_deadline
+from .headers import header_text, header_value
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 """Names of models, steps and pipelines, as Core 2 accepts them (use with `fullmatch`)."""
@@ -23,13 +22,18 @@ MAX_MEMORY_ID = 255
 """Longest `memory_id`, in characters."""
 
 
-def request_headers(request: InferenceRequest) -> dict[str, str]:
-    """The HTTP headers or gRPC metadata of the request, lower-case, as MLServer shows them in `parameters.headers`."""
+def arrived_headers(request: InferenceRequest) -> dict[str, str]:
+    """Return the HTTP headers or gRPC metadata of a request as they arrived, with lower-case names."""
     headers: Any = getattr(request.parameters, "headers", None)
     if not isinstance(headers, Mapping):
         return {}
     items = cast(Mapping[Any, Any], headers).items()
     return {str(name).lower(): str(value) for name, value in items}
+
+
+def request_headers(request: InferenceRequest) -> dict[str, str]:
+    """Return the HTTP headers or gRPC metadata of a request, with lower-case names and decoded values."""
+    return {name: header_text(value) for name, value in arrived_headers(request).items()}
 
 
 def request_parameter(request: InferenceRequest, name: str) -> Any:
@@ -48,69 +52,24 @@ _CARRIED_NAME = re.compile(r"x-[-_.a-z0-9]*(?<!-bin)")
 
 
 def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
-    """The `x-*` headers, lower-case and in ASCII, which go along to the steps of a pipeline and to every model called.
-
-    Text beyond ASCII is percent-encoded UTF-8, which REST and gRPC carry alike. A header with control characters stays
-    behind, but `x-request-id` (`identity` without one) never does: it is percent-encoded then.
-    """
-    lower = {name.lower(): _as_sent(value) for name, value in headers.items()}
-    identity = lower.pop("x-request-id", "") or identity
-    carried = {
-        name: _in_ascii(value) for name, value in lower.items() if _CARRIED_NAME.fullmatch(name) and value.isprintable()
-    }
-    if identity:
-        carried["x-request-id"] = _in_ascii(identity) if identity.isprintable() else quote(identity)
-    return carried
-
-
-def _as_sent(value: str) -> str:
-    """A header's text. Servers read headers as Latin-1, clients send UTF-8."""
-    try:
-        return value if value.isascii() else value.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return value
-
-
-def _in_ascii(value: str) -> str:
-    return value if value.isascii() else quote(value, errors="replace")
-
-
-def header_text(value: str) -> str:
-    """The text that a header stands for: the name of a tenant, whichever way it came.
-
-    `é` sent as UTF-8, as Latin-1 or percent-encoded is the same text.
-    """
-    return unquote(_as_sent(value))
-
-
-_unique_headers = {"x-request-id", "x-idempotency-key", "seldon-model"}
-
-
-def declare_unique_header(name: str) -> None:
-    """Note a header that names a tenant. A request in which it comes twice with different values is refused."""
-    _unique_headers.add(name.lower())
-
-
-def check_unique_headers(headers: Iterable[tuple[str, str]]) -> None:
-    """Refuse a request in which one reader could see another tenant or identity than the next.
+    """Return the `x-*` headers that a pipeline passes to its steps and that go along to every model called.
 
     Args:
-        headers: names and values as they came, repeated names included.
+        headers: the headers as they arrived.
+        identity: the value of `x-request-id` if `headers` have none.
 
-    Raises:
-        InvalidInput: a header that names a tenant or an identity comes twice with different values.
+    Returns:
+        Lower-case names, and values that REST and gRPC carry alike. Names that gRPC can't carry are left out.
     """
-    unique = _unique_headers | {server_limits().tenant_header}
-    found: dict[str, str] = {}
-    for name, value in headers:
-        name = name.lower()
-        if name in unique and found.setdefault(name, value) != value:
-            raise InvalidInput(f"header '{name}' came twice with different values; expected it once")
+    lower = {name.lower(): header_value(value) for name, value in headers.items()}
+    carried = {name: value for name, value in lower.items() if _CARRIED_NAME.fullmatch(name)}
+    identity = carried.pop("x-request-id", "") or header_value(identity)
+    return carried | ({"x-request-id": identity} if identity else {})
 
 
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
-    """The headers that go along to a model called on behalf of `request`, with the time that is left now."""
-    return carried_headers(request_headers(request), request.id or "") | current_deadline().headers()
+    """Return the headers of a call on behalf of `request`, with the time that is left now."""
+    return carried_headers(arrived_headers(request), request.id or "") | current_deadline().headers()
 
 
 def base_name(model_name: str) -> str:

@@ -11,7 +11,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 
 from ..errors import RequestTooLarge
 from ..limits import ElementBudget, server_limits
-from ..requests.identity import check_unique_headers
+from ..requests.headers import check_unique_headers
 
 
 def check_message(request: pb.ModelInferRequest, metadata: Iterable[tuple[str, str | bytes]]) -> None:

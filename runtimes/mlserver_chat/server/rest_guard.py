@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -17,10 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import ChatError, InvalidInput, RequestTimeout, RequestTooLarge
 from ..limits import server_limits
 from ..requests.caller import Caller, caller_scope
-from ..requests.identity import check_unique_headers
+from ..requests.headers import check_unique_headers
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+_CORE2_GATEWAY = re.compile(r"/v2/pipelines/[^/]+/infer")
+"""The address at which errors are answered as Core 2's pipeline gateway does."""
 _SMALL = 64 * 1024
 """Bytes of gzip that are unpacked on the event loop."""
 _WATCH_AFTER = 0.1
@@ -48,17 +51,18 @@ class RestGuard:
             return
         try:
             check_unique_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-            if not _has_body(scope):
-                await self.app(scope, receive, send)
-                return
-            body = await _read_body(scope, receive)
-            scope, body = await _unpacked(scope, body)
+            body = None
+            if _has_body(scope):
+                scope, body = await _unpacked(scope, await _read_body(scope, receive))
         except _HungUp:
             return
         except ChatError as error:
             await _refuse(scope, send, error)
             return
-        await _Exchange(receive, send, body).run(self.app, scope)
+        if body is None:
+            await self.app(scope, receive, send)
+        else:
+            await _Exchange(receive, send, body).run(self.app, scope)
 
 
 class _Exchange:
@@ -174,13 +178,11 @@ def _header(headers: Headers, name: bytes) -> bytes | None:
 
 
 async def _refuse(scope: Scope, send: Send, error: ChatError) -> None:
-    """Answer before the body is read to its end; so the connection can't be used again.
-
-    Core 2's pipeline gateway answers bad input with 400 and plain text.
-    """
-    status, body, media_type = int(error.status_code), json.dumps({"error": str(error)}), b"application/json"
-    if scope["path"].startswith("/v2/pipelines/") and isinstance(error, InvalidInput):
-        status, body, media_type = 400, str(error), b"text/plain; charset=utf-8"
+    """Answer without reading the body to its end, so the connection can't be used again."""
+    status, media_type, body = int(error.status_code), b"application/json", json.dumps({"error": str(error)})
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if isinstance(error, InvalidInput) and _CORE2_GATEWAY.fullmatch(path):
+        status, media_type, body = 400, b"text/plain; charset=utf-8", str(error)
     headers = [(b"content-type", media_type), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body.encode("utf-8"), "more_body": False})

@@ -67,6 +67,9 @@ class MeshDataPlane:
     def _choose(self, payload: InferenceRequest, name: str) -> Choice | None:
         """Who answers; None when MLServer would ask the same."""
         headers = request_headers(payload)
+        if payload.parameters is not None and payload.parameters.headers is not None:
+            # Only the mesh may set it.
+            payload.parameters.headers.pop(INTERNAL, None)
         return self._mesh.elsewhere(headers.get(RESOURCE) or name, headers.get(ROUTE, ""), name)
 
     def _address(self, payload: InferenceRequest, resource: str) -> str:

@@ -133,11 +133,13 @@ class MeshRoute(Route):
         self._mirrored: set[asyncio.Task[None]] = set()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """FULL for a request that has to be sent elsewhere."""
+        """FULL for a request that has to be sent elsewhere, or that bears a header which only the mesh may set."""
         if scope["type"] != "http" or scope.get(_ROUTED) or scope.get("method") != "POST":
             return Match.NONE, {}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", [])}
         target = self.target(scope["path"], headers.get(RESOURCE, ""), headers.get(ROUTE, ""))
+        if target is None and INTERNAL in headers:
+            target = Target("", scope["path"], "")
         if target is None:
             return Match.NONE, {}
         return Match.FULL, {"endpoint": MeshRoute, _ROUTED: target}
@@ -177,7 +179,7 @@ class MeshRoute(Route):
             receive = _replay(body, receive)
 
         async def send_with_route(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if target.token and message["type"] == "http.response.start":
                 message = {**message, "headers": _with_route(message["headers"], target.token)}
             await send(message)
 
@@ -191,7 +193,9 @@ class MeshRoute(Route):
 
 def _at(scope: Scope, path: str, resource: str = "") -> Scope:
     """The request at another address, marked as Envoy marks it with the resource that was chosen."""
-    headers = [*scope["headers"], *([(INTERNAL.encode(), resource.encode("latin-1"))] if resource else [])]
+    headers = [(name, value) for name, value in scope["headers"] if name != INTERNAL.encode()]
+    if resource:
+        headers.append((INTERNAL.encode(), resource.encode("latin-1")))
     return {**scope, "path": path, "raw_path": quote(path).encode("ascii"), "headers": headers}
 
 
