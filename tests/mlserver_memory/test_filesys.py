@@ -1,6 +1,7 @@
 """The file store's own promises: damage, crashes, other processes, and reading only the tail."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from mlserver_chat import NotReachable
 from mlserver_memory.conformance.tools import key, say, system, texts, user
 from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.filesys.durability import Durability
-from mlserver_memory.filesys.keys import KeyIndex
+from mlserver_memory.filesys.keys import KeyCache
 from mlserver_memory.filesys.records import RecordFile
 
 
@@ -105,31 +106,74 @@ async def test_messages_longer_than_a_block_are_read_whole(store: FileSysStore) 
         assert texts(await store.window("a", size)) == said[-size:]
 
 
-async def test_a_lost_index_is_made_again_from_the_records(store: FileSysStore, tmp_path: Path) -> None:
-    await filled(store, 100)
-    (index,) = tmp_path.rglob("*.keys")
-    whole = index.read_bytes()
-    for content in (b"", whole[:50], bytes(len(whole)), whole.replace(b"MLMKEYS1", b"MLMKEYS0"), None):
-        index.unlink() if content is None else index.write_bytes(content)
-        for number in (0, 57, 99):
-            window = await say(store, "a", user(f"m{number}"), identity=f"r{number}", size=1)
-            assert texts(window, 1) == [f"m{number}"]
-    assert len(await store.read("a")) == 100
-
-
-async def test_records_that_a_killed_process_did_not_index_are_found(
-    store: FileSysStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_index_of_an_earlier_release_is_ignored_and_removed(store: FileSysStore, tmp_path: Path) -> None:
     await filled(store, 3)
+    index = only_file(tmp_path).with_suffix(".keys")
+    index.write_bytes(b"MLMKEYS1" + bytes(200))
+    assert texts(await say(store, "a", user("m1"), identity="r1", size=1), 1) == ["m1"]
+    assert len(await store.read("a")) == 3
+    await store.delete("a")
+    await say(store, "a", user("new"))
+    assert not index.exists()
 
-    def killed(*_: object) -> None:
-        raise OSError(5, "killed here")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyIndex, "add", killed)
-        with pytest.raises(NotReachable):
-            await say(store, "a", user("m3"), identity="r3")
-    assert texts(await say(store, "a", user("m3"), identity="r3")) == ["m0", "m1", "m2", "m3"]
+async def test_every_replay_is_known_after_a_restart(store: FileSysStore, tmp_path: Path) -> None:
+    await filled(store, 100)
+    other = FileSysStore(tmp_path)
+    for number in (0, 57, 99):
+        window = await say(other, "a", user(f"m{number}"), identity=f"r{number}", size=1)
+        assert texts(window, 1) == [f"m{number}"]
+    assert len(await other.read("a")) == 100
+    await other.aclose()
+
+
+async def test_a_replay_of_what_another_process_appended_is_known(store: FileSysStore, tmp_path: Path) -> None:
+    other = FileSysStore(tmp_path)
+    for number in range(10):
+        await say(store if number % 2 else other, "a", user(f"m{number}"), identity=f"r{number}")
+    for number in range(10):
+        await say(other if number % 2 else store, "a", user(f"m{number}"), identity=f"r{number}")
+    assert texts(await store.window("a", 20)) == [f"m{number}" for number in range(10)]
+    await other.aclose()
+
+
+async def test_the_key_cache_is_bounded_and_forgets_no_replay(store: FileSysStore) -> None:
+    store._keys = KeyCache(most=5)
+    for name in "abcabc":
+        for number in range(4):
+            await say(store, name, user(f"m{number}"), identity=f"r{number}")
+    for name in "abc":
+        assert len(await store.read(name)) == 4
+    assert sum(len(keys.offsets) for keys in store._keys._conversations.values()) <= 5
+
+
+@pytest.mark.parametrize("bit", range(8))
+async def test_a_damaged_last_newline_loses_nothing(store: FileSysStore, tmp_path: Path, bit: int) -> None:
+    await filled(store, 3)
+    path = only_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1 << bit
+    path.write_bytes(content)
+    assert texts(await store.window("a", 5)) == ["m0", "m1", "m2"]
+    assert texts(await say(store, "a", user("m2"), identity="r2")) == ["m0", "m1", "m2"]
+    assert texts(await say(store, "a", user("m3"))) == ["m0", "m1", "m2", "m3"]
+    assert "a damaged end of the last record" in (await store.stats()).detail
+
+
+async def test_a_damaged_newline_between_records_loses_nothing(store: FileSysStore, tmp_path: Path) -> None:
+    await say(store, "a", user('a message may hold 01234567 {"first": 1}'), identity="r0")
+    await say(store, "a", user("m1"), identity="r1")
+    await say(store, "a", system("be kind"), user("m2"), identity="r2")
+    path = only_file(tmp_path)
+    whole = path.read_bytes()
+    for place in [index for index, byte in enumerate(whole) if byte == 10][:-1]:
+        path.write_bytes(whole[:place] + b"\x0b" + whole[place + 1 :])
+        fresh = FileSysStore(tmp_path)
+        assert len(await fresh.read("a")) == 4
+        assert len(texts(await fresh.window("a", 5))) == 4
+        assert texts(await say(fresh, "a", user("m1"), identity="r1", size=1), 1) == ["m1"]
+        assert path.stat().st_size == len(whole)
+        await fresh.aclose()
 
 
 def counting_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -197,14 +241,25 @@ async def test_a_disk_that_is_full_is_503_and_leaves_nothing_behind(
     pwrite = os.pwrite
 
     def full(file: int, data: bytes, offset: int) -> int:
-        return pwrite(file, data[:20], offset) if offset == size else pwrite(file, data, offset)
+        if offset > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(file, data[:20], offset)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(NotReachable, match="the memory store can't be used"):
+        with pytest.raises(NotReachable, match="the memory store can't be used: No space left on device"):
             await say(store, "a", user("lost"))
     assert only_file(tmp_path).stat().st_size == size
     assert texts(await say(store, "a", user("m2"))) == ["m0", "m1", "m2"]
+
+
+async def test_a_write_that_the_system_takes_in_pieces_is_whole(
+    store: FileSysStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, data[:7], offset))
+    await filled(store, 3)
+    assert texts(await store.window("a", 5)) == ["m0", "m1", "m2"]
 
 
 async def test_a_link_in_place_of_a_file_is_not_followed(store: FileSysStore, tmp_path: Path) -> None:

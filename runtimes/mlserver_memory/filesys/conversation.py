@@ -9,7 +9,7 @@ from pathlib import Path
 from mlserver_chat import StoredMessage, Window
 
 from .durability import Durability
-from .keys import KeyIndex
+from .keys import KeyCache
 from .records import Header, Record, RecordFile, header_line
 
 
@@ -56,6 +56,7 @@ def append(
     new: Append,
     size: int,
     durability: Durability,
+    keys: KeyCache,
 ) -> Window:
     """Append one record, once a key, and return the window that ends at it.
 
@@ -66,26 +67,20 @@ def append(
         new: what is appended.
         size: of the window.
         durability: makes what was written last.
+        keys: finds the records of earlier appends.
     """
     is_new = records.size == 0
     if is_new:
         records.append(header_line(Header(str(uuid.uuid4()), *names)))
-    header = records.header()
-    index = KeyIndex(path.with_suffix(".keys"), records, header.generation if header else "")
-    try:
-        offset = index.find(new.digest)
-        replayed = None if offset is None else records.at(offset)
-        if replayed is not None and replayed.digest == new.digest:
-            # Whoever wrote it may have been killed before it reached the disk.
-            durability.written(path, records, is_new)
-            return newest_window(records, size, replayed.end)
-        record = _next(records, new)
-        offset = records.append(record.line())
+    offset = keys.find(path.stem, records, new.digest)
+    replayed = None if offset is None else records.at(offset)
+    if replayed is not None and replayed.digest == new.digest:
+        # The process that wrote it may have been killed before it reached the disk.
         durability.written(path, records, is_new)
-        index.add(new.digest, offset, records.size)
-        return newest_window(records, size)
-    finally:
-        index.close()
+        return newest_window(records, size, replayed.end)
+    records.append(_next(records, new).line())
+    durability.written(path, records, is_new)
+    return newest_window(records, size)
 
 
 def _next(records: RecordFile, new: Append) -> Record:

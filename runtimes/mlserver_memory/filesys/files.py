@@ -31,8 +31,7 @@ def reading(path: Path, report: Report) -> Generator[RecordFile | None]:
 
 @contextmanager
 def writing(path: Path, report: Report) -> Generator[RecordFile]:
-    """The records of `path` under an exclusive lock; the file and its folder are made when they are absent, and a torn
-    tail is cut."""
+    """The records of `path` under an exclusive lock, with a repaired end. Creates the file and its folder if needed."""
     try:
         file = _locked(path, _WRITE, fcntl.LOCK_EX)
     except FileNotFoundError:
@@ -40,7 +39,7 @@ def writing(path: Path, report: Report) -> Generator[RecordFile]:
         file = _locked(path, _WRITE, fcntl.LOCK_EX)
     try:
         records = _records(file, path, report)
-        records.cut_torn_tail()
+        records.repair_end()
         yield records
     finally:
         os.close(file)
@@ -50,6 +49,8 @@ def _records(file: int, path: Path, report: Report) -> RecordFile:
     records = RecordFile(file, lambda offset: report(path, f"a damaged record at byte {offset}"))
     if records.torn:
         report(path, f"{records.torn} bytes of a write that was cut short")
+    if records.unended:
+        report(path, "a damaged end of the last record")
     return records
 
 
@@ -90,17 +91,26 @@ def replace(path: Path, data: bytes) -> None:
     new = path.with_suffix(".new")
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        with open(file, "wb", closefd=False) as stream:
+        with open(file, "wb") as stream:
             stream.write(data)
-        os.fsync(file)
-    finally:
-        os.close(file)
+            stream.flush()
+            os.fsync(file)
+    except OSError:
+        # A full disk needs its space back.
+        new.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
+    _remove_old_index(path)
     sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove the file and its index; the caller holds its lock."""
-    path.with_suffix(".keys").unlink(missing_ok=True)
+    """Remove the file; the caller holds its lock."""
+    _remove_old_index(path)
     path.unlink()
     sync_folder(path.parent)
+
+
+def _remove_old_index(path: Path) -> None:
+    """Remove the index that earlier releases kept beside a conversation's file."""
+    path.with_suffix(".keys").unlink(missing_ok=True)

@@ -5,17 +5,21 @@
 
 The messages stand there as the `history` tensor holds them, each behind a tab, which JSON writes as \\t: a window gives
 them out without parsing any.
-A record is one append and therefore all there or not at all: a line without its end is the torn tail of a write that
-nobody was told of. `system` is the offset of the record with the newest system message, so that neither a window nor
-a pinned message needs more than the tail and one seek. A record without messages remembers the key of an append whose
-messages were removed.
+A record is one append and therefore all there or not at all. A line without its end is the torn tail of a write that
+was never acknowledged, unless its checksum proves that only the newline was damaged. A damaged line is skipped and
+reported; whole records inside of it are found by their checksums. `system` is the offset of the record with the newest
+system message, so that neither a window nor a pinned message needs more than the tail and one seek. A record without
+messages remembers the key of an append whose messages were removed.
 """
 
+import errno
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,7 +30,14 @@ from mlserver_chat.tensors import Json, dumps
 
 _BLOCK = 16384
 """Bytes of the first step backwards; each further one doubles."""
+_LARGEST_BLOCK = 2**20
 _DECODER = json.JSONDecoder()
+_DIGEST = b'"digest": "'
+_CANDIDATES = 16
+"""Places in a damaged line where a record is looked for."""
+_LINE_START = re.compile(rb"[0-9a-f]{8} \{")
+KEY_BYTES = 16
+"""Bytes of a SHA-256 that tell keys apart."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +109,27 @@ def _line(data: Mapping[str, Json], messages: Sequence[str] = ()) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
-def _parse(line: bytes) -> tuple[dict[str, Any], list[str]] | None:
-    """The object and the messages of a line; None when it is damaged."""
-    if len(line) < 10 or not line.endswith(b"\n"):
-        return None
-    content = line[9:-1]
-    if line[:9] != b"%08x " % zlib.crc32(content):
-        return None
-    data, *messages = content.decode("utf-8").split("\t")
+def _is_whole(line: bytes) -> bool:
+    """Whether a line's checksum is right, whatever its last byte, the newline, has become."""
+    return len(line) > 9 and line[:9] == b"%08x " % zlib.crc32(line[9:-1])
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any], list[str]]:
+    """The object and the messages of a whole line."""
+    data, *messages = line[9:-1].decode("utf-8").split("\t")
     return _DECODER.raw_decode(data)[0], messages
+
+
+def _whole_lines(line: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole lines in a damaged one, with their places: a damaged newline joins two."""
+    starts = [match.start() for match in islice(_LINE_START.finditer(line), _CANDIDATES)]
+    while starts:
+        start, *starts = starts
+        # A message may hold the beginning of a line, so the next one isn't always the end of this one.
+        end = next((end for end in (*starts, len(line)) if _is_whole(line[start:end])), None)
+        if end is not None:
+            yield start, line[start:end]
+            starts = [each for each in starts if each >= end]
 
 
 def is_file_at(file: int, path: Path) -> bool:
@@ -132,6 +155,8 @@ class RecordFile:
         """Bytes up to the end of the last whole line."""
         self.torn = 0
         """Bytes behind it, left by a write that was cut short."""
+        self.unended = False
+        """Whether the newline of the last record is damaged."""
         self._find_end()
 
     def _find_end(self) -> None:
@@ -143,45 +168,63 @@ class RecordFile:
                 whole = start + newline + 1
                 break
             whole, step = start, _BLOCK
-        self.torn, self.size = self.size - whole, whole
+        if whole < self.size and _is_whole(os.pread(self._file, self.size - whole, whole)):
+            # Acknowledged: a write that was cut short lacks its last byte.
+            self.unended = True
+        else:
+            self.torn, self.size = self.size - whole, whole
 
-    def cut_torn_tail(self) -> None:
-        """Remove what a write that was cut short left behind."""
+    def repair_end(self) -> None:
+        """Remove the bytes of a write that was cut short, or write the last record's newline again."""
         if self.torn:
             os.ftruncate(self._file, self.size)
             self.torn = 0
+        if self.unended:
+            self._write(b"\n", self.size - 1)
+            self.unended = False
+
+    def identity(self) -> tuple[int, int, str]:
+        """Tells this file and its content from another: device, inode and generation."""
+        status, header = os.fstat(self._file), self.header()
+        return status.st_dev, status.st_ino, header.generation if header else ""
 
     def header(self) -> Header | None:
         """The header; None when the file is new or its first line is damaged."""
         if not self.size:
             return None
-        parsed = _parse(self._line_at(0))
-        if parsed is None:
-            self._report(0)
+        start, line = next(self._whole(self._line_at(0), 0), (0, None))
+        if line is None or start > 0:
             return None
-        data, _ = parsed
+        data, _ = _parse(line)
         return Header(data["generation"], data["namespace"], data["memory_id"])
 
     def at(self, offset: int) -> Record | None:
         """The record whose line begins at `offset`; None when it is damaged."""
-        return self._record(self._line_at(offset), offset)
+        return next(
+            (record for record in self._records(self._line_at(offset), offset) if record.offset == offset), None
+        )
 
     def newest_first(self, end: int | None = None) -> Iterator[Record]:
         """The records before offset `end` (default: all), newest first."""
         for offset, line in self._lines_back(self.size if end is None else end):
-            record = self._record(line, offset)
-            if record is not None:
-                yield record
+            yield from reversed(list(self._records(line, offset)))
 
     def oldest_first(self, start: int = 0) -> Iterator[Record]:
         """The records from offset `start` of a line on."""
-        offset = start
-        while offset < self.size:
-            line = self._line_at(offset)
-            record = self._record(line, offset)
-            offset += len(line)
-            if record is not None:
-                yield record
+        for offset, line in self._lines_on(start):
+            yield from self._records(line, offset)
+
+    def keys(self, start: int) -> Iterator[tuple[bytes, int]]:
+        """The first `KEY_BYTES` of the key of each record from offset `start` of a line on, and its offset.
+
+        Takes a fifth of the time of reading the records.
+        """
+        for offset, line in self._lines_on(start):
+            for begin, whole in self._whole(line, offset):
+                # The messages come behind the key.
+                place = whole.find(_DIGEST) + len(_DIGEST)
+                if place > len(_DIGEST) and whole[place : place + 1] != b'"':
+                    yield bytes.fromhex(whole[place : place + 2 * KEY_BYTES].decode("ascii")), begin
 
     def offset_after(self, sequence: int) -> int:
         """Where to start reading for messages whose sequence is over `sequence`: bisected, not scanned."""
@@ -196,16 +239,27 @@ class RecordFile:
         return low
 
     def append(self, data: bytes) -> int:
-        """Write `data` at the end; returns its offset. A write that fails leaves nothing behind."""
+        """Write `data` at the end; returns its offset. A write that fails leaves nothing behind.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
         offset = self.size
         try:
-            if os.pwrite(self._file, data, offset) < len(data):
-                raise OSError("short write")
+            self._write(data, offset)
         except OSError:
             os.ftruncate(self._file, offset)
             raise
         self.size += len(data)
         return offset
+
+    def _write(self, data: bytes, offset: int) -> None:
+        """Write all of `data`; the operating system may take less at once."""
+        while data:
+            written = os.pwrite(self._file, data, offset)
+            if not written:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            data, offset = data[written:], offset + written
 
     def is_at(self, path: Path) -> bool:
         """Whether this is still the file at `path`."""
@@ -215,25 +269,44 @@ class RecordFile:
         """Make what was written last."""
         os.fsync(self._file)
 
-    def _record(self, line: bytes, offset: int) -> Record | None:
-        parsed = _parse(line)
-        if parsed is None:
-            self._report(offset)
-            return None
-        data, messages = parsed
-        if "format" in data:
-            return None
-        return Record(
-            data["first"],
-            tuple(messages),
-            data["created"],
-            data["digest"],
-            data["count"],
-            data["system"],
-            data.get("provenance", {}),
-            offset,
-            offset + len(line),
-        )
+    def _whole(self, line: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+        """The line at `offset`, or the whole lines inside of a damaged one, with their offsets."""
+        if line.endswith(b"\n") and _is_whole(line):
+            yield offset, line
+            return
+        self._report(offset)
+        for start, whole in _whole_lines(line):
+            yield offset + start, whole
+
+    def _records(self, line: bytes, offset: int) -> Iterator[Record]:
+        for begin, whole in self._whole(line, offset):
+            data, messages = _parse(whole)
+            if "format" not in data:
+                yield Record(
+                    data["first"],
+                    tuple(messages),
+                    data["created"],
+                    data["digest"],
+                    data["count"],
+                    data["system"],
+                    data.get("provenance", {}),
+                    begin,
+                    begin + len(whole),
+                )
+
+    def _lines_on(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """The lines from offset `start` on, with their offsets."""
+        block, rest, read = _BLOCK, b"", start
+        while read < self.size:
+            data = os.pread(self._file, min(block, self.size - read), read)
+            read += len(data)
+            block = min(block * 2, _LARGEST_BLOCK)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield start, line + b"\n"
+                start += len(line) + 1
+        if rest:
+            yield start, rest
 
     def _line_at(self, offset: int) -> bytes:
         block, data = _BLOCK, b""

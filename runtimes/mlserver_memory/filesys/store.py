@@ -15,6 +15,7 @@ from ..threads import Threads
 from .conversation import Append, append, newest_window
 from .durability import Durability
 from .files import make_folder, reading, remove, replace, writing
+from .keys import KeyCache
 from .pruning import is_due, pruned, rewritten
 
 logger = logging.getLogger("mlserver.memory")
@@ -43,6 +44,7 @@ class FileSysStore:
         self._durability = Durability(durability)
         self._namespace = ""
         self._threads = Threads(_THREADS, "memory-files")
+        self._keys = KeyCache()
         self._damage: list[str] = []
 
     def scope(self, namespace: str) -> "FileSysStore":
@@ -76,7 +78,7 @@ class FileSysStore:
         def write() -> Window:
             while True:
                 with writing(path, self._report) as records:
-                    window = append(path, records, names, new, size, self._durability)
+                    window = append(path, records, names, new, size, self._durability, self._keys)
                     # What was written to a file that somebody removed meanwhile is lost.
                     if records.is_at(path):
                         return window
@@ -217,7 +219,8 @@ class FileSysStore:
             try:
                 return work()
             except OSError as error:
-                logger.error("the memory store in %s failed: %s", self._root, error.strerror)
-                raise NotReachable(f"the memory store can't be used: {error.strerror}") from None
+                reason = error.strerror or type(error).__name__
+                logger.error("the memory store in %s failed: %s", self._root, reason)
+                raise NotReachable(f"the memory store can't be used: {reason}") from error
 
         return await self._threads.run(guarded)
