@@ -279,7 +279,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "warning",
         "chat/chat.yaml:7",
         "spec.steps[0].name",
-        "nothing reads what step 'own' answers",
+        "nothing reads the outputs of step 'own'",
     ),
     ({"other/flow.yaml": "kind: Pipeline\nspec: ["}, "error", "other/flow.yaml:1", "", "YAML"),
     ({"new/model_settings.json": {}}, "error", "new/model_settings.json", "", "did you mean model-settings.json?"),

@@ -112,4 +112,4 @@ def test_run_and_explain_say_what_is_wrong_with_their_arguments(manifest: Path) 
     assert mlserver_llm("run", manifest, "--url", "http://x", "--input", "a=b", "--pipeline", "q").exit_code == 2
     manifest.write_text("kind: Model")
     result = mlserver_llm("explain", manifest)
-    assert result.exit_code == 1 and "holds no manifest of kind 'Pipeline'" in result.output
+    assert result.exit_code == 1 and "contains no manifest of kind 'Pipeline'" in result.output

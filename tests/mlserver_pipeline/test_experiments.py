@@ -72,7 +72,7 @@ REFUSED = {
         "each candidate and mirror must be unique but found resource a duplicated in experiment e0",
     ),
     "baseline": ((HALVES, HALVES), "Resource a already in experiment e0 as a baseline."),
-    "only a mirror": (("candidates: []\nmirror: {name: a, percent: 1}",), "has nobody to answer"),
+    "only a mirror": (("candidates: []\nmirror: {name: a, percent: 1}",), "has only a mirror"),
     "field": (
         ("candidates: [{name: a, weigth: 1}]",),
         "unknown field 'spec.candidates[0].weigth'; did you mean 'weight'?",

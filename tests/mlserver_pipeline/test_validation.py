@@ -72,7 +72,7 @@ REFUSED = {
     "unknown trigger": ("steps: [{name: a, triggers: [b]}]", "step 'a' has trigger 'b', but there is no step 'b'"),
     "own outputs": (
         "steps: [{name: a, inputs: [p.outputs, p], inputsJoinType: any}]\noutput: {steps: [a]}",
-        "pipeline p reads its own outputs to make them",
+        "pipeline p makes its outputs from its own outputs",
     ),
     "map of no source": (
         "steps: [{name: a}, {name: b, inputs: [a], tensorMap: {c.outputs.x: y}}]",
@@ -158,8 +158,8 @@ def test_the_fault_points_at_its_line(tmp_path: Path) -> None:
     [
         ("a: [", "not YAML: line 1"),
         ("- a", "expected a mapping"),
-        ("kind: Model", "holds no manifest of kind 'Pipeline'"),
-        ("", "holds no manifest of kind 'Pipeline'"),
+        ("kind: Model", "contains no manifest of kind 'Pipeline'"),
+        ("", "contains no manifest of kind 'Pipeline'"),
         ("kind: Pipeline\nkind: Pipeline", "pipeline.yaml:2: key 'kind' is there twice"),
         (manifest_text("steps: [{name: a}]").replace("v1alpha1", "v1"), "field 'apiVersion'"),
         ("\xff", "pipeline.yaml' is not UTF-8 text"),
@@ -176,7 +176,7 @@ def test_a_file_that_is_not_there_and_a_pipeline_that_is_there_twice_are_refused
     with pytest.raises(SettingsError, match="can't be read: No such file"):
         load_graphs("missing.yaml", tmp_path)
     name = write(tmp_path, "steps: [{name: a}]").name
-    with pytest.raises(SettingsError, match="pipeline 'p' is there twice"):
+    with pytest.raises(SettingsError, match="contain pipeline 'p' twice"):
         load_graphs([name, name], tmp_path)
 
 
@@ -185,7 +185,7 @@ def test_pipelines_that_read_one_another_in_a_circle_are_refused(tmp_path: Path,
     for name, source in readers.items():
         spec = f"steps: [{{name: a}}]\ninput: {{externalInputs: [{source}.outputs]}}\noutput: {{}}"
         (tmp_path / f"{name}.yaml").write_text(manifest_text(spec, name), encoding="utf-8")
-    with pytest.raises(SettingsError, match="read one another in a circle and would never end: "):
+    with pytest.raises(SettingsError, match="read one another in a circle and would run forever: "):
         load_graphs([f"{name}.yaml" for name in readers], tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What a manifest may say, and what will surprise whoever wrote it."""
+"""Warnings about valid manifests that probably don't do what their authors expect."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,7 +19,7 @@ def _unused_steps(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     read = {source.topic.owner for source in sources if source.topic.side == "outputs"}
     for index, step in enumerate(manifest.spec.steps):
         if step.name not in read:
-            yield ("spec", "steps", index, "name"), f"nothing reads what step '{step.name}' answers"
+            yield ("spec", "steps", index, "name"), f"nothing reads the outputs of step '{step.name}'"
 
 
 def _either_trigger(manifest: PipelineManifest) -> Iterator[ManifestFault]:
@@ -29,8 +29,8 @@ def _either_trigger(manifest: PipelineManifest) -> Iterator[ManifestFault]:
             if len(source.tensors) > 1 and step.triggers_join_type == "inner":
                 yield (
                     ("spec", "steps", index, "triggers"),
-                    f"step '{step.name}' is triggered by either of the tensors {', '.join(source.tensors)} of "
-                    f"{source.topic}: of one topic one is enough, whatever triggersJoinType says",
+                    f"step '{step.name}' is triggered by any one of the tensors {', '.join(source.tensors)} of "
+                    f"{source.topic}: triggersJoinType has no effect within one topic",
                 )
 
 
@@ -63,13 +63,13 @@ def _batch_fields(manifest: PipelineManifest) -> Iterator[ManifestFault]:
 
 
 def _outer_waits(manifest: PipelineManifest) -> Iterator[ManifestFault]:
-    said = "lets a lone source through only when a later request shows that its window has passed"
+    rule = "lets a lone source through only when a later request shows that its window has passed"
     for index, step in enumerate(manifest.spec.steps):
         if step.inputs_join_type == "outer" and len(step.inputs) > 1:
-            yield ("spec", "steps", index, "inputsJoinType"), f"on Core 2 the outer join of step '{step.name}' {said}"
+            yield ("spec", "steps", index, "inputsJoinType"), f"on Core 2 the outer join of step '{step.name}' {rule}"
     output = manifest.spec.output
     if output is not None and output.steps_join == "outer" and len(output.steps) > 1:
-        yield ("spec", "output", "stepsJoin"), f"on Core 2 the outer join of the output {said}"
+        yield ("spec", "output", "stepsJoin"), f"on Core 2 the outer join of the output {rule}"
 
 
 ADVICE: Mapping[str, Callable[[PipelineManifest], Iterator[ManifestFault]]] = {
@@ -81,4 +81,4 @@ ADVICE: Mapping[str, Callable[[PipelineManifest], Iterator[ManifestFault]]] = {
     "batch-fields": _batch_fields,
     "outer-waits": _outer_waits,
 }
-"""The checks of a valid manifest by the names under which a linter reports them."""
+"""The checks of valid manifests, by the name that the linter reports."""

@@ -1,7 +1,7 @@
-"""Seldon's other resources, typed like `manifest.PipelineManifest`: Model, Server and ServerConfig.
+"""Types of Seldon's resources Model, Server and ServerConfig. `KINDS` has all five resources.
 
-`KINDS` has all five. Kubernetes' own parts (pod specs, containers, volume claims) stay plain mappings: their schema is
-Kubernetes' business, and `kubectl apply --dry-run=server` checks it.
+Parts that Kubernetes defines (pod specs, containers, volume claims) stay plain mappings;
+`kubectl apply --dry-run=server` checks them.
 """
 
 import re
@@ -27,19 +27,19 @@ Quantity = (
 
 
 class Parameter(Section):
-    """A setting given by the manifest."""
+    """A setting that the manifest gives to the model."""
 
     name: str
     """Key below `parameters.extra`; dots lead into nested settings."""
     value: str
-    """Always text; the agent writes it over the file's own value."""
+    """Its value, always text. It replaces the value in the settings file."""
 
 
 class Explainer(Section):
-    """What a model explains; exactly one reference."""
+    """The subject of an explainer; exactly one reference."""
 
     type: str | None = None
-    """Kind of explanation."""
+    """Type of the explainer."""
     model_ref: str | None = None
     """A Model."""
     pipeline_ref: str | None = None
@@ -47,7 +47,7 @@ class Explainer(Section):
 
 
 class Llm(Section):
-    """The LLM that a model calls: its URL becomes the setting `infer_uri`; exactly one reference."""
+    """The LLM that a model calls, by exactly one reference. Its URL becomes the setting `infer_uri`."""
 
     model_ref: str | None = None
     """A Model."""
@@ -56,54 +56,54 @@ class Llm(Section):
 
 
 class Logger(Section):
-    """Payload logging; on when it is there."""
+    """Payload logging. It is on if this section is present."""
 
     percent: Count | None = None
     """Part of the CRD; ignored by Core 2."""
 
 
 class Scaling(Section):
-    """How many replicas."""
+    """Numbers of replicas."""
 
     replicas: Count | None = None
-    """How many there shall be; default: `minReplicas`, else 1."""
+    """Wanted replicas. Default: `minReplicas`, else 1."""
     min_replicas: Count | None = None
-    """Fewest; of a Model also how many are enough to serve."""
+    """Fewest replicas. A Model serves once it has this many."""
     max_replicas: Count | None = None
-    """Most."""
+    """Most replicas."""
 
 
 class ModelSpec(Scaling):
-    """Where a model comes from and what it needs."""
+    """Where a model is stored and what it needs."""
 
     storage_uri: str
-    """Folder with the model's `model-settings.json`, as rclone names it."""
+    """Folder with the model's `model-settings.json`, in rclone's notation."""
     artifact_version: Count | None = None
-    """Number of the sub-folder to take."""
+    """Number of the sub-folder to load."""
     secret_name: str | None = None
-    """Secret with one key that holds an rclone remote."""
+    """Kubernetes Secret with one key, which holds an rclone remote."""
     schema_uri: str | None = None
     """Part of the CRD; ignored by Core 2."""
     model_type: str | None = None
-    """One more requirement."""
+    """An additional requirement."""
     requirements: list[str] = []
-    """Capabilities that its Server must have."""
+    """Capabilities that the Server must have."""
     memory: Quantity | None = None
-    """What one replica needs of its Server's memory."""
+    """Memory that one replica needs on its Server."""
     server: str | None = None
-    """The only Server to run on."""
+    """Name of the only Server that may run the model."""
     preloaded: bool = False
     """Part of the CRD; ignored by Core 2."""
     dedicated: bool = False
     """Part of the CRD; ignored by Core 2."""
     parameters: list[Parameter] = []
-    """Settings over those of the file."""
+    """Settings that replace those of the file."""
     logger: Logger | None = None
     """Payload logging."""
     explainer: Explainer | None = None
-    """Set for explainers."""
+    """The subject, if the model is an explainer."""
     llm: Llm | None = None
-    """Set for models that call an LLM."""
+    """The LLM, if the model calls one."""
     dataflow: Dataflow = Dataflow()
     """Cluster options."""
 
@@ -114,11 +114,11 @@ class Model(Resource):
     kind: Literal["Model"]
     """The resource's kind."""
     spec: ModelSpec
-    """Where it comes from and what it needs."""
+    """Where the model is stored and what it needs."""
 
 
 class ImageOverrides(Section):
-    """Containers beside the inference server, overridden."""
+    """Overrides of the containers beside the inference server."""
 
     agent: dict[str, Any] | None = None
     """Fields of the agent's container."""
@@ -127,33 +127,33 @@ class ImageOverrides(Section):
 
 
 class ClaimRetention(Section):
-    """What becomes of volume claims."""
+    """Whether volume claims are kept."""
 
     when_deleted: Literal["Retain", "Delete"] = "Retain"
-    """With the Server."""
+    """When the Server is deleted."""
     when_scaled: Literal["Retain", "Delete"] = "Retain"
-    """With a replica."""
+    """When replicas are removed."""
 
 
 class ServerSpec(Scaling):
-    """An inference server's pods."""
+    """The pods of an inference server."""
 
     server_config: str
-    """The ServerConfig that it changes."""
+    """The ServerConfig that this Server is based on."""
     capabilities: list[str] = []
-    """What its models may require, in place of the ServerConfig's."""
+    """Capabilities that models may require. They replace the ServerConfig's."""
     extra_capabilities: list[str] = []
-    """The same, beside the ServerConfig's."""
+    """Capabilities in addition to the ServerConfig's."""
     pod_spec: dict[str, Any] = {}
-    """Merged into the ServerConfig's: containers by name, other lists are appended."""
+    """Pod spec that is merged into the ServerConfig's: containers by name, other lists are appended."""
     image_overrides: ImageOverrides | None = None
-    """Other containers' fields."""
+    """Fields of other containers."""
     deployment_strategy: dict[str, Any] | None = None
     """How pods are replaced."""
     stateful_set_persistent_volume_claim_retention_policy: ClaimRetention | None = None
-    """What becomes of the volumes that hold the downloaded models."""
+    """Whether the volumes of downloaded models are kept."""
     disable_auto_update: bool = False
-    """Whether pods keep an old ServerConfig until they are restarted."""
+    """Whether pods keep an old ServerConfig until they restart."""
 
 
 class Server(Resource):
@@ -162,25 +162,25 @@ class Server(Resource):
     kind: Literal["Server"]
     """The resource's kind."""
     spec: ServerSpec
-    """Its pods."""
+    """The server's pods."""
 
 
 class VolumeClaim(Section):
-    """A volume claim's template."""
+    """Template of a volume claim."""
 
     name: str
-    """Its name."""
+    """Name of the claim."""
     spec: dict[str, Any]
-    """Kubernetes' PersistentVolumeClaimSpec."""
+    """PersistentVolumeClaimSpec of Kubernetes."""
 
 
 class ServerConfigSpec(Section):
-    """What the Servers of a kind have in common."""
+    """Settings that several Servers share."""
 
     pod_spec: dict[str, Any]
-    """Kubernetes' PodSpec."""
+    """PodSpec of Kubernetes."""
     volume_claim_templates: list[VolumeClaim]
-    """One volume a replica for each."""
+    """Volume claims that every replica gets."""
 
 
 class ServerConfig(Resource):
@@ -189,7 +189,7 @@ class ServerConfig(Resource):
     kind: Literal["ServerConfig"]
     """The resource's kind."""
     spec: ServerConfigSpec
-    """What its Servers have in common."""
+    """Settings that its Servers share."""
 
 
 KINDS: Mapping[str, type[Resource]] = {
@@ -199,13 +199,13 @@ KINDS: Mapping[str, type[Resource]] = {
     "Server": Server,
     "ServerConfig": ServerConfig,
 }
-"""The resources by kind."""
+"""The types of Seldon's resources, by kind."""
 
 _A_KIND = re.compile(rf"^kind: *({'|'.join(KINDS)})\b", re.MULTILINE)
 
 
 def holds_resource(path: Path) -> bool:
-    """Whether a YAML file looks as if it held one of Seldon's resources; False for what can't be read."""
+    """Whether a YAML file seems to contain one of Seldon's resources. False for a file that can't be read."""
     try:
         return bool(_A_KIND.search(read_text(path)))
     except UnreadableFile:
@@ -213,7 +213,7 @@ def holds_resource(path: Path) -> bool:
 
 
 def resource_of(document: Document) -> type[Resource] | None:
-    """Which resource a document is; None for those of others, e.g. another project's Pipeline."""
+    """Return the type of a document, or None if it isn't Seldon's, such as another project's Pipeline."""
     group, _, version = str(document.content.get("apiVersion", API_VERSION)).rpartition("/")
     foreign = bool(version) and not group.endswith("seldon.io")
     return None if foreign else KINDS.get(str(document.content.get("kind", "Pipeline")))
@@ -235,7 +235,7 @@ def _references(model: Model) -> Iterator[ManifestFault]:
 
 
 def scaling_faults(resource: Model | Server) -> Iterator[ManifestFault]:
-    """What Core 2 refuses in numbers of replicas."""
+    """Yield the faults in numbers of replicas that Core 2 refuses."""
     spec = resource.spec
     least, most = spec.min_replicas or 0, spec.max_replicas or 0
     replicas = (least or 1) if spec.replicas is None else spec.replicas
@@ -250,4 +250,4 @@ MODEL_RULES: Mapping[str, Callable[[Model], Iterator[ManifestFault]]] = {
     "model-llm": _references,
     "replicas": scaling_faults,
 }
-"""What Core 2 refuses in a Model, or crashes on."""
+"""The checks of Models that Core 2 refuses or crashes on, by the name that the linter reports."""

@@ -1,4 +1,4 @@
-"""Seldon's Experiment resource: requests of one model or pipeline split over several, and mirrored to another."""
+"""Seldon's Experiment resource, which splits requests over several models or pipelines and mirrors them to another."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -11,41 +11,41 @@ from .documents import read_documents
 from .manifest import Count, Resource, Section, parse_resource
 
 ROUTE = "x-seldon-route"
-"""The response header that says which candidate answered; sent back, it leads to the same one again."""
+"""Response header that names the candidate that answered. Sent with a request, it selects that candidate again."""
 
 Random = Callable[[], float]
-"""A number from 0 up to 1."""
+"""Returns a random number from 0 to 1, without 1."""
 
 
 class Candidate(Section):
-    """One of those that share the requests."""
+    """A model or pipeline that gets a share of the requests."""
 
     name: str
-    """A model or a pipeline."""
+    """Name of the model or pipeline."""
     weight: Count
     """Its share, relative to the sum of all weights."""
 
 
 class Mirror(Section):
-    """One more that gets requests; what it answers is dropped."""
+    """A model or pipeline that gets a copy of requests. Its answers are dropped."""
 
     name: str
-    """A model or a pipeline."""
+    """Name of the model or pipeline."""
     percent: Count
-    """How many requests of a hundred."""
+    """Percentage of the requests that are copied."""
 
 
 class ExperimentSpec(Section):
-    """The split."""
+    """Candidates and mirror."""
 
     default: str | None = None
-    """The candidate whose own address gets the split."""
+    """The candidate whose own address is split."""
     resource_type: str = "model"
-    """`pipeline`, or anything else for models."""
+    """`pipeline` for pipelines; any other value stands for models."""
     candidates: list[Candidate]
-    """Those that share the requests."""
+    """The models or pipelines that share the requests."""
     mirror: Mirror | None = None
-    """One that listens."""
+    """Gets a copy of some requests."""
 
 
 class Experiment(Resource):
@@ -54,7 +54,7 @@ class Experiment(Resource):
     kind: Literal["Experiment"]
     """The resource's kind."""
     spec: ExperimentSpec
-    """The split."""
+    """Candidates and mirror."""
 
     @property
     def is_of_pipelines(self) -> bool:
@@ -73,7 +73,7 @@ class Experiment(Resource):
         return [each.name for each in (*self.spec.candidates, *mirrors)]
 
     def choose(self, route: str, draw: Random = random.random) -> str:
-        """The candidate for a request: the one that its `x-seldon-route` header names, else one by weight."""
+        """Choose the candidate for a request: the one named by `route` (its header `x-seldon-route`), or by weight."""
         for candidate in self.spec.candidates:
             if self.token(candidate.name) in route:
                 return candidate.name
@@ -85,19 +85,19 @@ class Experiment(Resource):
         return self.spec.candidates[-1].name
 
     def is_mirrored(self, draw: Random = random.random) -> bool:
-        """Whether this request also goes to the mirror."""
+        """Decide whether a request also goes to the mirror."""
         return self.spec.mirror is not None and draw() * 100 < self.spec.mirror.percent
 
     def token(self, name: str) -> str:
-        """How `x-seldon-route` names a candidate; a model with its version, which is always 1 here."""
+        """Return a candidate's token in `x-seldon-route`. A model's has its version, which is always 1 here."""
         return f":{name}.pipeline:" if self.is_of_pipelines else f":{name}_1:"
 
 
 def read_experiments(paths: Iterable[Path]) -> list[Experiment]:
-    """The Experiments of manifest files.
+    """Read the Experiments of manifest files.
 
     Raises:
-        SettingsError: what Core 2 refuses, in its own words, with file and line.
+        SettingsError: Core 2 would refuse one. The sentence is Core 2's own, with file and line.
     """
     found: list[Experiment] = []
     for document in (document for path in paths for document in read_documents(path)):
@@ -110,7 +110,7 @@ def read_experiments(paths: Iterable[Path]) -> list[Experiment]:
 
 
 def experiment_faults(experiment: Experiment, others: Iterable[Experiment] = ()) -> Iterator[str]:
-    """What Core 2 refuses in an experiment, beside the `others` that were there before it."""
+    """Yield the faults that Core 2 refuses in an experiment, given the `others` that exist already."""
     name, spec = experiment.metadata.name, experiment.spec
     for other in others:
         if spec.default and (other.spec.default, other.is_of_pipelines) == (spec.default, experiment.is_of_pipelines):
@@ -121,13 +121,13 @@ def experiment_faults(experiment: Experiment, others: Iterable[Experiment] = ())
     if spec.default and spec.default not in [candidate.name for candidate in spec.candidates]:
         yield f"default model/pipeline {spec.default} not found in experiment {name} candidates"
     if not spec.candidates:
-        nobody = "has no candidates or mirror" if spec.mirror is None else "has nobody to answer: name a candidate"
-        yield f"experiment {name} {nobody}"
+        lack = "has no candidates or mirror" if spec.mirror is None else "has only a mirror; name a candidate"
+        yield f"experiment {name} {lack}"
     members = experiment.members
     for twice in (member for member in members if members.count(member) > 1):
         yield f"each candidate and mirror must be unique but found resource {twice} duplicated in experiment {name}"
 
 
 def with_token(route: str, token: str) -> str:
-    """The value of `x-seldon-route` once it has come by `token` too."""
+    """Add a token to the value of `x-seldon-route`, unless it is there."""
     return route if token in route else f"{route} {token}".strip()

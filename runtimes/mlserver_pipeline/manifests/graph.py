@@ -1,4 +1,4 @@
-"""A manifest as the streams that Core 2's dataflow engine makes of it."""
+"""Compiles a manifest to the graph of streams that Core 2's dataflow engine would build."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from .manifest import Input, JoinType, Output, PipelineManifest, Step
 from .references import Renames, Source, Topic, group, parse, parse_external, with_default, with_external_default
 
 DEFAULT_WINDOW_MS = 60_000
-"""How far apart joined messages may be when the manifest doesn't say."""
+"""Default of `joinWindowMs`: how far apart joined messages may be, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A stream: what it reads, how that is joined, and the topic it writes to."""
+    """A stream that joins its sources and writes to a topic. `name` is a step's, or the pipeline's."""
 
     name: str
     sink: Topic
@@ -24,42 +24,42 @@ class Node:
     triggers_join: JoinType = "inner"
     window: int = DEFAULT_WINDOW_MS
     batch: int = 0
-    """Rows to gather; only single-source streams into a step do."""
+    """Rows of a batch, 0 without batching. Only steps with a single source are batched."""
     max_visits: int | None = None
-    """How often a request may pass; None: any number of times."""
+    """How often one request may pass; None for any number of times."""
     calls_model: bool = False
-    """Whether the message is then sent to the model `name`."""
+    """Whether the joined message is sent to the model `name`."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The streams of one pipeline, in an order in which what makes a message comes before what reads it."""
+    """The nodes of one pipeline, upstream nodes first."""
 
     name: str
     nodes: tuple[Node, ...]
 
     @property
     def inputs(self) -> Topic:
-        """Where requests come in."""
+        """The topic of the requests."""
         return Topic(self.name, self.name, "inputs")
 
     @property
     def outputs(self) -> Topic:
-        """Where the answer comes out."""
+        """The topic of the answers."""
         return Topic(self.name, self.name, "outputs")
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The names of the models that are called."""
+        """The names of the steps."""
         return tuple(node.name for node in self.nodes if node.calls_model)
 
     def behind(self, step: str) -> set[Topic]:
-        """Where messages of a step can get to: the topics that steps and the output write to."""
+        """The topics that messages of a step can reach."""
         found: set[Topic] = set()
         pending = [Topic(self.name, step, "inputs")]
         while pending:
             sink = pending.pop()
-            # What is sent to a step and what it answers may both be read.
+            # Other steps may read the inputs of a step as well as its outputs.
             for topic in (sink, sink._replace(side="outputs")):
                 reached = self._readers.get(topic, set()) - found
                 found |= reached
@@ -68,7 +68,7 @@ class Graph:
 
     @cached_property
     def _readers(self) -> Mapping[Topic, set[Topic]]:
-        """The topics that are written by what reads a topic."""
+        """For each topic, the topics that its readers write to."""
         readers: dict[Topic, set[Topic]] = {}
         for node in self.nodes:
             for source in (*node.sources, *node.triggers):
@@ -77,18 +77,18 @@ class Graph:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The pipelines whose messages become its inputs."""
+        """The names of the pipelines whose messages become inputs of this one."""
         inputs = [node for node in self.nodes if node.sink == self.inputs]
         return frozenset(source.topic.pipeline for node in inputs for source in (*node.sources, *node.triggers))
 
     @property
     def answers(self) -> bool:
-        """Whether the manifest has an output."""
+        """Whether the pipeline has an output, so that a caller gets an answer."""
         return any(node.sink == self.outputs for node in self.nodes)
 
 
 def compile_graph(manifest: PipelineManifest) -> Graph:
-    """The streams of a valid manifest."""
+    """Compile a valid manifest."""
     name, spec = manifest.name, manifest.spec
     limit = spec.max_step_revisits + 1 if spec.allow_cycles else None
     nodes: list[Node] = []
@@ -146,7 +146,7 @@ def _input_node(pipeline: str, source: Input, limit: int | None) -> Node:
 
 
 def _renames(tensor_map: Mapping[str, str], pipeline: str | None) -> Renames:
-    """`pipeline` is None for a tensorMap whose keys name other pipelines."""
+    """Parse a tensorMap. `pipeline` is None if its keys name other pipelines."""
     renames: dict[Topic, dict[str, str]] = {}
     for key, new in tensor_map.items():
         topic, tensor = parse_external(key) if pipeline is None else parse(key, pipeline)
@@ -156,7 +156,7 @@ def _renames(tensor_map: Mapping[str, str], pipeline: str | None) -> Renames:
 
 
 def _upstream_first(nodes: Sequence[Node]) -> list[Node]:
-    """Steps after those they read from; where a cycle leaves no such order, as the manifest has them."""
+    """Sort steps behind the steps that they read. Within a cycle, the manifest's order counts."""
     positions = {node.name: position for position, node in enumerate(nodes)}
     lacking = {node.name: _reads(node) & positions.keys() for node in nodes}
     readers: dict[str, list[str]] = {}
@@ -166,7 +166,7 @@ def _upstream_first(nodes: Sequence[Node]) -> list[Node]:
     ordered: list[Node] = []
     ready = [name for name, reads in lacking.items() if not reads]
     while lacking:
-        # Within a cycle nothing is ever ready: its first step in the manifest goes first.
+        # In a cycle no step is ready, so the one that comes first in the manifest goes first.
         ready = ready or [next(iter(lacking))]
         ordered += [nodes[positions[name]] for name in ready]
         for name in ready:

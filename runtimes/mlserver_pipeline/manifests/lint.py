@@ -1,4 +1,4 @@
-"""What a linter says about manifests: all errors, and warnings about what will surprise."""
+"""Lints manifests: all errors, and warnings about what probably isn't meant."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ FIXES = {
     "no-output": "add spec.output.steps, or call it only through other pipelines",
     "unused-step": "read it, put it into the output, or drop it",
     "trigger-either": "if both are needed, let one step emit a tensor for that",
-    "input-is-trigger": "drop the trigger; the input alone does the same",
+    "input-is-trigger": "drop the trigger; the input alone has the same effect",
     "batch-ignored": "drop batch, or give the step one source",
     "batch-fields": "drop windowMs and rolling; only size is used",
     "outer-waits": "use inner or any, or make sure that every source always comes",
@@ -45,16 +45,16 @@ FIXES = {
     "unknown-model": "add the model to the repository, or correct the name",
     "unknown-tensor": "name a tensor that the model declares among its outputs",
     "missing-tensor": "read a step that emits it, or rename one by tensorMap",
-    "ambiguous-tensor": "name the tensors that are meant, or rename one by tensorMap",
-    "never-joins": "join with any; only one of the two routes is taken",
+    "ambiguous-tensor": "name the tensors to read, or rename one by tensorMap",
+    "never-joins": "join with any, since a request takes only one of the two routes",
     "may-stall": "give the other route a way to the output, joined with any",
 }
-"""What to do about a finding, by rule."""
+"""How to fix a finding, by rule."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found in a manifest."""
+    """An error or warning about a manifest."""
 
     level: Literal["error", "warning"]
     rule: str
@@ -66,8 +66,12 @@ class Finding:
 
 
 def lint_file(path: Path, models: Mapping[str, ModelTensors] | None = None) -> list[Finding]:
-    """All findings of Seldon's resources in a file; with `models`, a repository's, also of the wiring of
-    tensors."""
+    """Lint the resources of a file.
+
+    Args:
+        path: the file.
+        models: the tensors of the models of a repository. With it, the wiring of tensors is checked too.
+    """
     try:
         documents = read_documents(path)
     except SettingsError as error:
@@ -85,13 +89,13 @@ def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None
     resource = kind.model_validate(document.content)
     errors = [_finding(document, "error", rule, *fault) for rule, fault in _refused(resource)]
     if errors or not isinstance(resource, PipelineManifest):
-        # Warnings would rest on a graph that can't be.
+        # Warnings need a valid graph.
         return errors
-    return [_finding(document, level, rule, *fault) for level, rule, fault in _surprises(resource, models)]
+    return [_finding(document, level, rule, *fault) for level, rule, fault in _warnings(resource, models)]
 
 
 def _refused(resource: Resource) -> Iterator[tuple[str, ManifestFault]]:
-    """What Core 2 refuses, by rule."""
+    """Yield what Core 2 refuses, each with its rule."""
     if isinstance(resource, PipelineManifest):
         yield from ((rule, fault) for rule, check in RULES.items() for fault in check(resource))
     elif isinstance(resource, Experiment):
@@ -102,7 +106,7 @@ def _refused(resource: Resource) -> Iterator[tuple[str, ManifestFault]]:
         yield from (("replicas", fault) for fault in scaling_faults(resource))
 
 
-def _surprises(
+def _warnings(
     manifest: PipelineManifest, models: Mapping[str, ModelTensors] | None
 ) -> Iterator[tuple[Literal["error", "warning"], str, tuple[Location, str]]]:
     for rule, check in ADVICE.items():

@@ -1,4 +1,4 @@
-"""From manifest files to graphs that can run."""
+"""Loads manifest files as graphs that can run."""
 
 import logging
 from collections.abc import Sequence
@@ -17,10 +17,14 @@ logger = logging.getLogger("mlserver.pipeline")
 
 
 def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
-    """The pipelines of one or several manifest files, which are relative to `folder`.
+    """Load the pipelines of one or several manifest files.
+
+    Args:
+        manifests: paths of the files, relative to `folder`.
+        folder: the folder of `model-settings.json`.
 
     Raises:
-        SettingsError: the first fault of the first file that has one, with file, line and key.
+        SettingsError: a manifest has a fault. The sentence has file, line and key.
     """
     graphs = [compile_graph(check(loaded)) for path in _paths(manifests, folder) for loaded in read_manifests(path)]
     _check_together(graphs)
@@ -28,11 +32,7 @@ def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
 
 
 def load_experiments(manifests: str | list[str], folder: Path) -> list[Experiment]:
-    """The Experiments among the same manifests.
-
-    Raises:
-        SettingsError: as `load_graphs`.
-    """
+    """Load the Experiments of the same manifest files. Takes and raises what `load_graphs` does."""
     return read_experiments(_paths(manifests, folder))
 
 
@@ -46,10 +46,10 @@ def _check_together(graphs: Sequence[Graph]) -> None:
         raise SettingsError("'manifest' names no file with a Pipeline")
     for graph in graphs:
         if names.count(graph.name) > 1:
-            raise SettingsError(f"pipeline '{graph.name}' is there twice among the manifests")
+            raise SettingsError(f"the manifests contain pipeline '{graph.name}' twice")
         for other in sorted(graph.reads - set(names)):
             logger.warning(
-                "pipeline '%s' reads pipeline '%s', which is not loaded with it: nothing will come from there",
+                "pipeline '%s' reads pipeline '%s', which is not loaded with it, so it gets no messages from there",
                 graph.name,
                 other,
             )
@@ -57,4 +57,4 @@ def _check_together(graphs: Sequence[Graph]) -> None:
         TopologicalSorter({graph.name: graph.reads for graph in graphs}).prepare()
     except CycleError as error:
         circle = " → ".join(cast(list[str], error.args[1]))
-        raise SettingsError(f"pipelines read one another in a circle and would never end: {circle}") from None
+        raise SettingsError(f"pipelines read one another in a circle and would run forever: {circle}") from None

@@ -1,4 +1,4 @@
-"""Seldon's Pipeline resource, `mlops.seldon.io/v1alpha1`, typed: every field of the CRD, and no other.
+"""Types of Seldon's Pipeline resource, `mlops.seldon.io/v1alpha1`, with every field of the CRD and no other.
 
 `crds.py` has the other resources.
 """
@@ -22,14 +22,14 @@ MAX_STEPS = 1_000
 """Most steps of a pipeline."""
 
 Count = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-"""A non-negative number that fits the CRD's int32."""
+"""A whole number from 0 on that fits the CRD's int32."""
 
 JoinType = Literal["inner", "outer", "any"]
-"""When several sources make one message; `engine/joins.py` says what each does."""
+"""How several sources are joined to one message; see `engine/joins.py`."""
 
 
 class Section(BaseModel):
-    """Base of the parts of a manifest: camelCase keys, closed to unknown ones; a null counts as absent."""
+    """Base class of the sections of a manifest. Keys are camelCase, unknown keys are errors, null counts as absent."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, alias_generator=to_camel, use_attribute_docstrings=True, hide_input_in_errors=True
@@ -44,29 +44,29 @@ class Section(BaseModel):
 
 
 class Batch(Section):
-    """Requests gathered before a step runs."""
+    """How many requests are gathered before a step runs."""
 
     size: Count = 0
-    """Rows (of the first tensor's first dimension) to gather; 0: no batching."""
+    """Rows to gather, counted in the first dimension of the first tensor; 0 for no batching."""
     window_ms: Count = 0
-    """Part of the CRD; the engine never reads it."""
+    """Part of the CRD; without effect."""
     rolling: bool = False
-    """Part of the CRD; the operator drops it."""
+    """Part of the CRD; without effect."""
 
 
 class Step(Section):
-    """One model and what it reads."""
+    """A model and what it reads."""
 
     name: str
     """Name of the model."""
     inputs: list[str] = []
-    """What it reads; default: the pipeline's inputs."""
+    """References to what the step reads. Default: the pipeline's inputs."""
     join_window_ms: Count = 0
-    """How far apart its sources may be produced, in milliseconds; 0: 60000."""
+    """How far apart in time its sources may be, in milliseconds; 0 for 60000."""
     tensor_map: dict[str, str] = {}
-    """New names of tensors it reads, by `<step or pipeline>.<inputs|outputs>.<tensor>`."""
+    """New names of tensors that it reads, by `<step or pipeline>.<inputs|outputs>.<tensor>`."""
     triggers: list[str] = []
-    """What must be there, besides its inputs, for it to run."""
+    """References to what must arrive besides the inputs before the step runs."""
     inputs_join_type: JoinType = "inner"
     """How its sources are joined."""
     triggers_join_type: JoinType = "inner"
@@ -81,9 +81,9 @@ class Input(Section):
     external_inputs: list[str] = []
     """`<pipeline>.<inputs|outputs>[.<tensor>]` or `<pipeline>.step.<step>.<inputs|outputs>[.<tensor>]`."""
     external_triggers: list[str] = []
-    """The same, as triggers."""
+    """References of the same form that must arrive before the pipeline runs."""
     join_window_ms: Count = 0
-    """In milliseconds; 0: 60000."""
+    """How far apart in time they may be, in milliseconds; 0 for 60000."""
     join_type: JoinType = "inner"
     """How the external inputs are joined."""
     triggers_join_type: JoinType = "inner"
@@ -93,12 +93,12 @@ class Input(Section):
 
 
 class Output(Section):
-    """What the pipeline answers."""
+    """The answer of the pipeline."""
 
     steps: list[str] = []
-    """The steps whose outputs are joined; none: the pipeline's own inputs come back."""
+    """References to the outputs that are joined to the answer. Default: the pipeline's own inputs."""
     join_window_ms: Count = 0
-    """In milliseconds; 0: 60000."""
+    """How far apart in time they may be, in milliseconds; 0 for 60000."""
     steps_join: JoinType = "inner"
     """How they are joined."""
     tensor_map: dict[str, str] = {}
@@ -106,10 +106,10 @@ class Output(Section):
 
 
 class Dataflow(Section):
-    """Options of the cluster's dataflow engine; of no effect here."""
+    """Options of the cluster's dataflow engine, without effect here."""
 
     clean_topics_on_delete: bool = False
-    """Whether Kafka topics go with the pipeline."""
+    """Whether Kafka topics are deleted with the pipeline."""
 
 
 class Spec(Section):
@@ -120,17 +120,17 @@ class Spec(Section):
     input: Input | None = None
     """Other pipelines to read from."""
     output: Output | None = None
-    """What to answer; without it nobody gets an answer."""
+    """The answer. Without it, callers get none."""
     dataflow: Dataflow = Dataflow()
     """Cluster options."""
     allow_cycles: bool = False
-    """Whether a step may, through others, read its own output."""
+    """Whether a step may read its own output through other steps."""
     max_step_revisits: Count = 0
-    """How often a request may come back to a step of a cyclic pipeline."""
+    """How often a request may return to a step of a pipeline with a cycle."""
 
 
 class Metadata(Section):
-    """Kubernetes' metadata; only the name has a meaning here."""
+    """Metadata of Kubernetes. Only the name is used."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -139,14 +139,14 @@ class Metadata(Section):
 
 
 class Resource(Section):
-    """What all resources have, beside their `kind` and `spec`."""
+    """Base class of all resources."""
 
     api_version: Literal["mlops.seldon.io/v1alpha1"]
     """The resource's group and version."""
     metadata: Metadata
-    """Its name."""
+    """Name and other metadata."""
     status: Any = None
-    """Written by the cluster; ignored."""
+    """Status that the cluster writes; ignored."""
 
     @property
     def name(self) -> str:
@@ -160,7 +160,7 @@ class PipelineManifest(Resource):
     kind: Literal["Pipeline"]
     """The resource's kind."""
     spec: Spec
-    """Its graph."""
+    """The graph."""
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,16 @@ class Loaded:
 
 
 def read_manifests(path: Path) -> list[Loaded]:
-    """The Pipelines of a manifest file, typed but not yet validated. Documents of other kinds are passed over.
+    """Read the Pipelines of a manifest file, without checking their rules. Documents of other kinds are skipped.
 
     Raises:
-        SettingsError: not YAML, neither Pipeline nor Experiment in it, an unknown field, a wrong value; with file, line
-            and key.
+        SettingsError: the file isn't YAML, contains neither Pipeline nor Experiment, or has an unknown field or a wrong
+            value. The sentence has file, line and key.
     """
     documents = read_documents(path)
     kinds = [document.content.get("kind", "Pipeline") for document in documents]
     if "Pipeline" not in kinds and "Experiment" not in kinds:
-        raise SettingsError(f"{path.name}: holds no manifest of kind 'Pipeline'")
+        raise SettingsError(f"{path.name}: contains no manifest of kind 'Pipeline'")
     pipelines = [document for document, kind in zip(documents, kinds, strict=True) if kind == "Pipeline"]
     return [Loaded(parse_resource(document, PipelineManifest), document) for document in pipelines]
 
@@ -190,10 +190,10 @@ ResourceT = TypeVar("ResourceT", bound=Section)
 
 
 def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
-    """One document as a resource of this kind.
+    """Parse a document as a resource of type `kind`.
 
     Raises:
-        SettingsError: an unknown field, a wrong value; with file, line and key.
+        SettingsError: an unknown field or a wrong value. The sentence has file, line and key.
     """
     for location, sentence in shape_faults(document, kind):
         raise SettingsError(f"{document.position(location)}: {sentence}")
@@ -201,39 +201,39 @@ def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
 
 
 def shape_faults(document: Document, kind: type[Section] = PipelineManifest) -> list[tuple[Location, str]]:
-    """What the CRD's schema would refuse: unknown or missing fields and wrong values, each with its place."""
+    """List what the CRD's schema refuses: unknown fields, missing fields and wrong values, with their locations."""
     try:
         kind.model_validate(document.content)
     except ValidationError as error:
-        # A misspelt field first: it is why another is missing.
+        # Misspelt fields come first, since they explain missing ones.
         faults = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         return [_fault(kind, each["loc"], each["type"], each["msg"]) for each in faults]
     return []
 
 
 def _fault(kind: type[Section], location: Sequence[str | int], error: str, message: str) -> tuple[Location, str]:
-    place, key = tuple(location), dotted(tuple(location))
+    path, key = tuple(location), dotted(tuple(location))
     if error == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _fields_at(kind, place[:-1]), n=1)
-        return place, f"unknown field '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+        near = difflib.get_close_matches(str(path[-1]), _fields_at(kind, path[:-1]), n=1)
+        return path, f"unknown field '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
     if error == "missing":
-        return place, f"field '{key}' is missing"
-    return place, f"field '{key}': {message[:1].lower()}{message[1:]}"
+        return path, f"field '{key}' is missing"
+    return path, f"field '{key}': {message[:1].lower()}{message[1:]}"
 
 
 def _fields_at(kind: type[Section], location: Location) -> list[str]:
-    """The fields of the part of a resource at this place."""
+    """The names of the fields at a location of a resource."""
     names = {str(field.alias): field.annotation for field in kind.model_fields.values()}
     keys = [key for key in location if isinstance(key, str)]
     if not keys:
         return sorted(names)
-    inner = next(_parts_of(names.get(keys[0])), None)
+    inner = next(_sections_of(names.get(keys[0])), None)
     return _fields_at(inner, tuple(keys[1:])) if inner else []
 
 
-def _parts_of(annotation: Any) -> Iterator[type[Section]]:
-    """The parts in a type such as `list[Step]` or `Output | None`."""
+def _sections_of(annotation: Any) -> Iterator[type[Section]]:
+    """The sections within a type such as `list[Step]` or `Output | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in get_args(annotation):
-        yield from _parts_of(argument)
+        yield from _sections_of(argument)

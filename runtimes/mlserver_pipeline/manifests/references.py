@@ -1,4 +1,4 @@
-"""References of a manifest, `<step or pipeline>.<inputs|outputs>[.<tensor>]`, and the topics they stand for."""
+"""Parses references of a manifest, `<step or pipeline>.<inputs|outputs>[.<tensor>]`, to the topics that they name."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ SIDES = ("inputs", "outputs")
 
 
 class Topic(NamedTuple):
-    """What was sent to, or came out of, a step of a pipeline or the pipeline itself."""
+    """The inputs or outputs of a step, or of a pipeline. `owner` is the step's or the pipeline's name."""
 
     pipeline: str
     owner: str
@@ -18,7 +18,7 @@ class Topic(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a step reads from one topic: the named tensors, or all when none is named."""
+    """The tensors that a step reads from one topic; without names, all of them."""
 
     topic: Topic
     tensors: tuple[str, ...]
@@ -32,31 +32,31 @@ class Source(NamedTuple):
 
 
 Renames = Mapping[Topic, Mapping[str, str]]
-"""A tensorMap: for each topic, the new names of its tensors."""
+"""A parsed tensorMap: by topic, the new names of tensors by their old names."""
 
 
 def with_default(reference: str, pipeline: str) -> str:
-    """A bare name in full: the pipeline's own name means its inputs, a step's name its outputs."""
+    """Complete a bare name: the pipeline's own name means its inputs, a step's name the step's outputs."""
     if "." in reference or not reference:
         return reference
     return f"{reference}.{'inputs' if reference == pipeline else 'outputs'}"
 
 
 def with_external_default(reference: str) -> str:
-    """A bare pipeline, or step of a pipeline, in full: its outputs."""
+    """Complete a bare pipeline or step of another pipeline: it means its outputs."""
     parts = reference.split(".")
     bare = len(parts) == 1 or (len(parts) == 3 and parts[1] == "step")
     return f"{reference}.outputs" if bare and reference else reference
 
 
 def parse(reference: str, pipeline: str) -> tuple[Topic, str | None]:
-    """Topic and tensor of a valid reference within `pipeline`, in full."""
+    """Split a complete, valid reference within `pipeline` into topic and tensor."""
     owner, side, *tensor = reference.split(".")
     return Topic(pipeline, owner, side), tensor[0] if tensor else None
 
 
 def parse_external(reference: str) -> tuple[Topic, str | None]:
-    """Topic and tensor of a valid reference to another pipeline or one of its steps, in full."""
+    """Split a complete, valid reference to another pipeline or one of its steps into topic and tensor."""
     pipeline, *rest = reference.split(".")
     if rest[0] == "step":
         return parse(".".join(rest[1:]), pipeline)
@@ -64,9 +64,9 @@ def parse_external(reference: str) -> tuple[Topic, str | None]:
 
 
 def group(references: Sequence[tuple[Topic, str | None]]) -> tuple[Source, ...]:
-    """One source a topic, in the order of first appearance.
+    """Group references to sources, one for each topic, in the order of first appearance.
 
-    Two tensors of one topic are one source, which fires when either is there; a named tensor beside the bare topic
+    Two tensors of one topic form one source, which fires when any one arrives. A named tensor beside the bare topic
     leaves only the named one.
     """
     grouped: dict[Topic, dict[str, None]] = {}

@@ -1,7 +1,7 @@
-"""What Core 2 would refuse in a manifest, in its order and with its own texts, and what it would crash on.
+"""Checks manifests: first what Core 2 refuses, in its order and its words, then what it accepts but can't run.
 
-Core 2 checks a Pipeline when it is loaded and answers the first fault. The checks after its own concern what it accepts
-and then crashes on, ignores or never ends: they make loading fail here, because they can't be meant.
+Core 2 checks a Pipeline when it loads it and reports the first fault. The checks behind its own find what it accepts
+and then crashes on, ignores, or runs forever. They make loading fail here, since no author intends them.
 """
 
 import re
@@ -16,11 +16,11 @@ from .manifest import Loaded, PipelineManifest
 from .references import SIDES, with_default, with_external_default
 
 ManifestFault = tuple[Location, str]
-"""Where, and one sentence."""
+"""A location in the manifest, and one sentence."""
 
 
 def check(loaded: Loaded) -> PipelineManifest:
-    """The manifest, if nothing is wrong with it.
+    """Return the manifest if it has no fault.
 
     Raises:
         SettingsError: the first fault, with file and line.
@@ -31,7 +31,7 @@ def check(loaded: Loaded) -> PipelineManifest:
 
 
 def faults(manifest: PipelineManifest) -> Iterator[ManifestFault]:
-    """All faults: those that Core 2 reports first."""
+    """Yield all faults, first those that Core 2 reports."""
     for rule in RULES.values():
         yield from rule(manifest)
 
@@ -196,13 +196,13 @@ def _unknown_triggers(manifest: PipelineManifest) -> Iterator[ManifestFault]:
 
 
 def _own_output_loop(manifest: PipelineManifest) -> Iterator[ManifestFault]:
-    """A step that reads the pipeline's outputs and has a part in them would run for ever."""
+    """A step that reads the pipeline's outputs and contributes to them would run forever."""
     if manifest.spec.output is None:
         return
     reads: dict[str, set[str]] = {manifest.name: {_owner(reference) for reference in manifest.spec.output.steps}}
     for step in manifest.spec.steps:
         references = (*step.inputs, *step.triggers)
-        # What reads the pipeline's inputs reads nothing that the pipeline made.
+        # The pipeline's inputs are not made by the pipeline, so they close no loop.
         own = {manifest.name} if any(_is_own_output(ref, manifest.name) for ref in references) else set[str]()
         reads[step.name] = {_owner(reference) for reference in references} - {manifest.name} | own
     upstream: set[str] = set()
@@ -214,7 +214,7 @@ def _own_output_loop(manifest: PipelineManifest) -> Iterator[ManifestFault]:
     if manifest.name in upstream:
         yield (
             ("spec", "output"),
-            f"pipeline {manifest.name} reads its own outputs to make them, and would never end",
+            f"pipeline {manifest.name} makes its outputs from its own outputs, and would run forever",
         )
 
 
@@ -245,13 +245,13 @@ def _unmatched(place: Location, tensor_map: dict[str, str], sources: list[str]) 
     read = set(sources)
     for key in tensor_map:
         topic = key.rpartition(".")[0]
-        # A topic of which tensors are named gives those only.
+        # A source that names tensors brings no others.
         if topic not in topics or (topic in named and key not in read):
             yield (*place, key), f"tensorMap key '{key}' matches no input; expected one of the tensors read"
 
 
 def _topic_of(reference: str) -> str:
-    """The reference without its tensor."""
+    """The reference without the tensor."""
     parts = reference.split(".")
     return ".".join(parts[: 4 if parts[1:2] == ["step"] else 2])
 
@@ -267,10 +267,10 @@ RULES: Mapping[str, Callable[[PipelineManifest], Iterator[ManifestFault]]] = {
     "output-form": _output_forms,
     "cycle": _cycle,
     "external-input": _external_forms,
-    # What Core 2 accepts.
+    # Manifests that Core 2 accepts but can't run.
     "step-name": _step_names,
     "unknown-trigger": _unknown_triggers,
     "own-output": _own_output_loop,
     "tensor-map": _unmatched_tensor_maps,
 }
-"""The checks by the names under which a linter reports them."""
+"""The checks, by the name that the linter reports."""

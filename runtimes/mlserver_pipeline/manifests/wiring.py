@@ -1,6 +1,6 @@
-"""Which tensors reach which step, and which joins can't complete.
+"""Checks which tensors reach which step, and which joins can't complete.
 
-A model that declares no tensors is unknown, never wrong: only what `model-settings.json` declares is judged.
+Only tensors that `model-settings.json` declares are checked. A model that declares none is never wrong.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,14 @@ from .validation import ManifestFault
 
 @dataclass(frozen=True)
 class ModelTensors:
-    """The tensors that a model declares; empty when it declares none."""
+    """The names of the tensors that a model declares; empty if it declares none."""
 
     inputs: frozenset[str]
     outputs: frozenset[str]
 
 
 def repository_tensors(folder: Path) -> dict[str, ModelTensors]:
-    """The models of a repository with the tensors their settings declare. Unreadable settings count for nothing."""
+    """Read the tensors that the models of a repository declare, by model. Settings that can't be read are skipped."""
     found: dict[str, ModelTensors] = {}
     for path in find_files(folder).named("model-settings.json"):
         try:
@@ -42,11 +42,11 @@ def _names(tensors: object) -> frozenset[str]:
 
 
 Found = tuple[str, ManifestFault]
-"""A rule's name, and what it found."""
+"""The name of a rule, and the fault that it found."""
 
 
 def wiring_findings(manifest: PipelineManifest, models: Mapping[str, ModelTensors] | None) -> Iterator[Found]:
-    """What is to be said about the tensors of a valid manifest; without `models` only about its routes."""
+    """Yield findings about the tensors of a valid manifest; without `models` only about its joins."""
     graph = compile_graph(manifest)
     locations = _Locations(manifest)
     yield from _routes(graph, locations)
@@ -57,13 +57,13 @@ def wiring_findings(manifest: PipelineManifest, models: Mapping[str, ModelTensor
 
 
 class _Locations:
-    """Where in the manifest a node stands."""
+    """The locations of nodes in a manifest."""
 
     def __init__(self, manifest: PipelineManifest):
         self._steps = {step.name: index for index, step in enumerate(manifest.spec.steps)}
 
     def of(self, node: Node, field: str) -> tuple[str | int, ...]:
-        """The field of the step, or the output."""
+        """The location of a step's field, or of the output."""
         if not node.calls_model:
             return ("spec", "output")
         return ("spec", "steps", self._steps[node.name], field)
@@ -109,7 +109,7 @@ def _own_tensors(node: Node, models: Mapping[str, ModelTensors], locations: _Loc
 
 
 def _brought(node: Node, source: Source, models: Mapping[str, ModelTensors]) -> frozenset[str] | None:
-    """The names under which a source's tensors reach the node; None when they are not known."""
+    """The names under which the tensors of a source reach the node; None if they are unknown."""
     renamed = node.renames.get(source.topic, {})
     names: frozenset[str] | tuple[str, ...] = source.tensors
     if not names and source.topic.side == "outputs" and source.topic.owner in models:
@@ -127,22 +127,25 @@ def _twice(groups: list[frozenset[str]]) -> set[str]:
 
 
 Route = Mapping[Topic, frozenset[str]]
-"""What must come for a step to fire: of each topic one of these tensors."""
+"""The condition for a node to fire: for each topic, one of these tensors must arrive."""
 
 
 def _routes(graph: Graph, locations: _Locations) -> Iterator[Found]:
-    """Joins of two routes of which only one is taken, and an output that only one route reaches."""
+    """Find joins of two routes of which a request takes only one, and outputs that only one route reaches."""
     routes: dict[Topic, Route] = {}
     for node in graph.nodes:
         parts = [_route_to(source, routes) for source in node.sources]
         clash = _clash(parts) if node.join == "inner" else None
         if clash is not None:
-            sentence = f"{_who(node)} joins what only comes with {clash[0]} and what only comes with {clash[1]}"
+            left, right = clash
+            sentence = (
+                f"{_label(node)} joins a source that needs {left} with one that needs {right}, and only one comes"
+            )
             yield "never-joins", (locations.of(node, "inputs"), sentence)
         routes[node.sink] = _together(node, parts) if clash is None else {}
         if node.sink == graph.outputs and routes[node.sink]:
             needs = " and ".join(_named(topic, tensors) for topic, tensors in routes[node.sink].items())
-            yield "may-stall", (locations.of(node, "steps"), f"the output only comes when {needs} does")
+            yield "may-stall", (locations.of(node, "steps"), f"the output needs {needs}, which doesn't always come")
 
 
 def _route_to(source: Source, routes: Mapping[Topic, Route]) -> Route:
@@ -164,20 +167,20 @@ def _clash(parts: list[Route]) -> tuple[str, str] | None:
 
 
 def _together(node: Node, parts: list[Route]) -> Route:
-    """The route of a node: all of its sources' routes, or one of them, and its triggers."""
+    """Combine the routes of a node's sources, all of them or any one, with its triggers."""
     route: dict[Topic, frozenset[str]] = {}
     if node.join == "inner":
         for part in parts:
             route |= part
     else:
-        # Where one of several tensors of a topic will do, some route is always taken.
+        # A join of any kind but inner needs a topic only if all of its sources need it in the same way.
         shared = set[Topic]().union(*parts)
         for topic in shared:
             tensors = [part.get(topic) for part in parts]
             if len({each for each in tensors if each}) == 1 and None not in tensors:
                 route[topic] = frozenset[str]().union(*(each for each in tensors if each))
     if node.triggers_join == "inner" or len(node.triggers) == 1:
-        # What triggers come in the request is the caller's choice.
+        # The caller decides which triggers the request brings.
         triggers = [source for source in node.triggers if source.topic.owner != source.topic.pipeline]
         route |= {source.topic: frozenset(source.tensors) for source in triggers if source.tensors}
     return route
@@ -187,5 +190,5 @@ def _named(topic: Topic, tensors: frozenset[str]) -> str:
     return " or ".join(f"{topic}.{tensor}" for tensor in sorted(tensors))
 
 
-def _who(node: Node) -> str:
+def _label(node: Node) -> str:
     return f"step '{node.name}'" if node.calls_model else "the output"
