@@ -26,6 +26,9 @@ from typing import ClassVar
 from mlserver.errors import MLServerError
 from pydantic_core import ErrorDetails
 
+MAX_SENTENCE = 1000
+"""Most characters of a sentence that another server reports as its error."""
+
 
 class ChatError(MLServerError):
     """Base of all errors of the suite; `str(error)` is one sentence for the caller."""
@@ -150,7 +153,12 @@ def from_status(status: int, sentence: str) -> ChatError:
 
     A status outside the tree means that the other side failed in a way we can't judge: `UpstreamFailed`.
     """
-    return _BY_STATUS.get(status, UpstreamFailed)(sentence)
+    return _BY_STATUS.get(status, UpstreamFailed)(shortened(sentence))
+
+
+def shortened(sentence: str) -> str:
+    """A sentence of another server, cut to `MAX_SENTENCE` characters."""
+    return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[: MAX_SENTENCE - 1]}…"
 
 
 def reason_of(details: ErrorDetails) -> str:

@@ -7,6 +7,7 @@ from mlserver.types import Datatype, InferenceRequest, InferenceResponse, Metada
 
 from mlserver_chat import InvalidInput, Runtime, Scorer, bind_llm, read_conversation, settings_folder
 from mlserver_chat.llm.backends import import_scorer
+from mlserver_chat.requests.caller import unless_left
 from mlserver_chat.requests.passing import passing_request
 from mlserver_chat.runtime import text_metadata
 from mlserver_chat.tensors import float_output, passed_through, read_tensors, text_output
@@ -56,7 +57,7 @@ class Classifier(Runtime[ClassifierSettings]):
         user_texts = [message.text for message in reversed(conversation) if message.role == "user"]
         if not user_texts:
             raise InvalidInput("the conversation has no message of role 'user'; expected one to classify")
-        probabilities = await self._score(conversation, self.config.labels, request=request)
+        probabilities = await unless_left(self._score(conversation, self.config.labels, request=request))
         decision = decide(self.config.labels, probabilities, self.config.threshold, self.config.default_route)
         fields = await self._fields.find(user_texts, decision.label)
         return self.response([*handed_on, *_outputs(decision, fields)])

@@ -25,6 +25,7 @@ from mlserver_chat import (
     UpstreamFailed,
     bind_llm,
 )
+from mlserver_chat.errors import MAX_SENTENCE
 from mlserver_chat.requests.deadline import DEADLINE_HEADER, Deadline, deadline_scope
 from mlserver_chat.tensors import request_of, text_elements, text_input, text_output
 from support import free_ports
@@ -161,6 +162,25 @@ async def test_timeout_bounds_an_answer_as_a_whole_and_each_gap_of_a_stream():
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(UpstreamFailed, match="did not answer in time"):
             await call
+
+
+async def comments():
+    while True:
+        yield b": still thinking\n"
+        await asyncio.sleep(0.01)
+
+
+async def test_comments_of_a_stream_do_not_extend_its_timeout():
+    remote = client(lambda _: httpx2.Response(200, content=comments()), timeout=0.1)
+    with pytest.raises(UpstreamFailed, match="did not answer in time"):
+        await pieces(remote)
+
+
+async def test_a_servers_error_sentence_is_cut():
+    remote = client(lambda _: httpx2.Response(422, json={"error": "x" * 100_000}))
+    with pytest.raises(InvalidInput) as caught:
+        await remote.infer("m", REQUEST)
+    assert len(str(caught.value)) == MAX_SENTENCE
 
 
 async def test_the_requests_deadline_bounds_a_call_and_one_that_has_passed_sends_nothing():

@@ -43,3 +43,8 @@ def test_an_internal_error_says_nothing_about_its_cause() -> None:
 )
 def test_the_error_of_another_server_becomes_one_of_ours(status: int, leaf: type[errors.ChatError]) -> None:
     assert type(errors.from_status(status, "x")) is leaf
+
+
+def test_a_sentence_of_another_server_is_cut() -> None:
+    sentence = str(errors.from_status(422, "x" * 5000))
+    assert len(sentence) == errors.MAX_SENTENCE and sentence.endswith("x…")

@@ -12,7 +12,9 @@ from mlserver.settings import ModelParameters, ModelSettings
 from mlserver.types import Datatype, InferenceRequest
 
 from mlserver_chat import InvalidInput, Message, SettingsError, UpstreamFailed
+from mlserver_chat.errors import CallerLeft
 from mlserver_chat.messages.codec import encode_history
+from mlserver_chat.requests.caller import Caller, caller_scope
 from mlserver_chat.tensors import as_input, text_input
 from mlserver_classifier import Classifier
 from support import ROOT, Server, outputs, text
@@ -167,6 +169,33 @@ async def test_the_scorer_of_the_documentation_works(tmp_path: Path) -> None:
     assert await model.load()
     assert labels_of(await model.predict(request("my ticket?"))) == ["status"]
     assert labels_of(await model.predict(request("help!"))) == ["support"]
+
+
+async def test_a_caller_that_leaves_cancels_the_scoring(tmp_path: Path) -> None:
+    code = """
+import asyncio
+
+class Slow:
+    cancelled = False
+
+    async def score(self, messages, labels):
+        try:
+            await asyncio.sleep(30)
+        finally:
+            Slow.cancelled = True
+
+    async def aclose(self):
+        assert self.cancelled
+"""
+    (tmp_path / "slow.py").write_text(code, encoding="utf-8")
+    parameters = ModelParameters(extra={"routes": ROUTES, "scorer": "slow.Slow"}, uri=str(tmp_path))
+    model = Classifier(ModelSettings(name="c", implementation=Classifier, parameters=parameters))
+    assert await model.load()
+    caller = Caller()
+    asyncio.get_running_loop().call_later(0.05, caller.leave)
+    with caller_scope(caller), pytest.raises(CallerLeft):
+        await model.predict(request("hello"))
+    await model.unload()
 
 
 async def test_below_the_threshold_the_default_route_is_chosen_with_its_own_score() -> None:

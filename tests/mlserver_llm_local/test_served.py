@@ -166,6 +166,18 @@ def test_a_client_who_goes_away_ends_the_call_that_costs(server, api, model, str
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("model", ["api", "ask-api"])
+def test_a_rest_client_that_hangs_up_ends_the_call_that_costs(server, api, model):
+    api.reset()
+    api.script(Reply(delay=20))
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{server.url}/v2/models/{model}/infer", json={"inputs": HELLO + ISSUE}, timeout=1)
+    deadline = time.monotonic() + 5
+    while not api.received[0].hung_up:
+        assert time.monotonic() < deadline, "the API is still being asked"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("stream", [rest_stream, grpc_stream])
 def test_a_stream_that_fails_ends_with_the_sentence_and_the_status(server, api, stream):
     api.reset()

@@ -15,7 +15,7 @@ from mlserver.registry import MultiModelRegistry
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataModelResponse, Parameters
 from pydantic import ValidationError
 
-from ..errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status
+from ..errors import ChatError, InternalError, NotReachable, SettingsError, UpstreamFailed, from_status, shortened
 from ..requests.deadline import Deadline, current_deadline
 from ..requests.identity import carried_headers, forwarded_headers
 from ..requests.streams import closing
@@ -169,11 +169,10 @@ class RemoteClient:
                 lines = await stack.enter_async_context(closing(read_lines(answer, self._max_bytes)))
                 while True:
                     async with self._deadline.enforced():
-                        line = await anext(lines, None)
-                    if line is None:
+                        data = await _next_data(lines)
+                    if data is None:
                         return
-                    if line.startswith(b"data:"):
-                        yield checked(InferenceResponse.model_validate_json(line.removeprefix(b"data:")))
+                    yield checked(InferenceResponse.model_validate_json(data))
 
     async def declared_outputs(self, model: str) -> list[str]:
         """The names of the outputs that a model declares; raises like `infer`."""
@@ -206,6 +205,15 @@ class RemoteClient:
                 body = await read_body(answer, self._max_bytes)
                 raise MLServerError(_error_sentence(model, answer.status_code, body), answer.status_code)
             yield answer
+
+
+async def _next_data(lines: AsyncIterator[bytes]) -> bytes | None:
+    """The next event's data; None at the end of the stream. Comments, which servers send as a sign of life, are
+    skipped."""
+    async for line in lines:
+        if line.startswith(b"data:"):
+            return line.removeprefix(b"data:")
+    return None
 
 
 def _body(request: InferenceRequest) -> bytes:
@@ -248,7 +256,7 @@ def _failures(model: str) -> Generator[None]:
 def _error_sentence(model: str, status: int, body: bytes) -> str:
     """What a V2 server says is wrong; where its body isn't V2's, the status."""
     try:
-        return str(cast(Mapping[str, Any], json.loads(body))["error"])
+        return shortened(str(cast(Mapping[str, Any], json.loads(body))["error"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return f"model '{model}' answered with status {status}"
 

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from pydantic import model_validator
@@ -15,7 +15,7 @@ from ..errors import InvalidInput
 from ..limits import GenerationLimits
 from ..messages.codec import read_conversation
 from ..messages.types import Completion, CompletionChunk, Message
-from ..requests.caller import current_caller
+from ..requests.caller import unless_left
 from ..requests.identity import request_identity
 from ..requests.passing import passing_request
 from ..requests.streams import closing
@@ -34,8 +34,6 @@ from ..tensors import (
 )
 from .options import DEFAULT_ALLOWED, RequestOptions, merge_options, without_neutral
 from .prompts import Prompt, PromptCatalog, PromptOptions, PromptSource, PromptUtils, fill
-
-T = TypeVar("T")
 
 LLM_INPUTS = text_metadata(
     "memory_id", "history", "role", "content", "type", "llm_parameters", "tool_calls", "tool_call_id"
@@ -171,7 +169,7 @@ class ChatStep:
         if "choices" in call.tensors:
             return await self._choose(request, call)
         with call.waiting():
-            completion = await _unless_left(self._complete(call.messages, call.options, request=request))
+            completion = await unless_left(self._complete(call.messages, call.options, request=request))
         return self._respond(call, _outputs(completion), completion.model, completion.finish_reason)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
@@ -201,7 +199,7 @@ class ChatStep:
         if self._score is None:
             raise InvalidInput("tensor 'choices' came, but this model can't score choices")
         with call.waiting():
-            logprobs = await _unless_left(self._score(call.messages, choices, request=request))
+            logprobs = await unless_left(self._score(call.messages, choices, request=request))
         return self._respond(call, [text_output("choices", choices), float_output("logprobs", logprobs)])
 
     async def aclose(self) -> None:
@@ -236,16 +234,6 @@ class ChatStep:
                 "prompt_hash": call.prompt.hash(self._llm),
             }
         return self._runtime.response([*outputs, *call.handed_on], **parameters)
-
-
-async def _unless_left(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled once the caller hangs up.
-
-    Raises:
-        CallerLeft: the caller hung up.
-    """
-    caller = current_caller()
-    return await (work if caller is None else caller.unless_left(work))
 
 
 def _outputs(completion: Completion) -> list[ResponseOutput]:

@@ -57,6 +57,16 @@ def current_caller() -> Caller | None:
     return _CURRENT.get()
 
 
+async def unless_left(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled once the caller of the current request leaves.
+
+    Raises:
+        CallerLeft: the caller has left.
+    """
+    caller = current_caller()
+    return await (work if caller is None else caller.unless_left(work))
+
+
 @contextmanager
 def caller_scope(caller: Caller) -> Generator[None]:
     """While the block runs, and in the tasks that it starts, `current_caller` is `caller`."""
