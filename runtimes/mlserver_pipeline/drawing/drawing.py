@@ -1,4 +1,4 @@
-"""What a picture of pipelines shows: requests, steps, joins, answers and what flows between them."""
+"""Turns pipelines into vertices and edges: requests, steps, joins, answers, and the tensors between them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from ..manifests.manifest import JoinType
 from ..manifests.references import Source, Topic
 
 Kind = Literal["request", "step", "join", "answer", "elsewhere"]
-"""Where a pipeline begins, a model, several sources becoming one, where it ends, and a pipeline that isn't loaded."""
+"""The start of a pipeline, a model, a join of several sources, the end, or a pipeline that isn't loaded."""
 
 
 @dataclass(frozen=True)
 class Vertex:
-    """One thing in the picture. No two have the same `id`, in which no `_` is."""
+    """A vertex of the picture. Its `id` is unique and contains no `_`."""
 
     id: str
     kind: Kind
@@ -23,7 +23,10 @@ class Vertex:
 
 @dataclass(frozen=True)
 class Edge:
-    """What one thing gets of another: all tensors, or those named in `tensors` (`old → new` when they are renamed)."""
+    """An edge of the picture: the target reads `tensors` of the source, or all without names.
+
+    A renamed tensor is written `old → new`.
+    """
 
     source: str
     target: str
@@ -33,7 +36,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The things of each pipeline, by its name, those of pipelines that aren't loaded, and the edges."""
+    """The vertices by pipeline, the vertices of pipelines that aren't loaded, and all edges."""
 
     pipelines: Mapping[str, Sequence[Vertex]]
     elsewhere: Sequence[Vertex]
@@ -41,7 +44,7 @@ class Drawing:
 
 
 def draw(graphs: Sequence[Graph]) -> Drawing:
-    """The picture of pipelines that are loaded together."""
+    """Draw pipelines that are loaded together."""
     pipelines = {graph.name: list(_vertices(graph)) for graph in graphs}
     edges = [edge for graph in graphs for node in graph.nodes for edge in _edges(node)]
     known = {vertex.id for vertices in pipelines.values() for vertex in vertices}
@@ -83,7 +86,7 @@ def _join_id(node: Node, role: str) -> str:
 
 
 def _written_by(topic: Topic) -> str:
-    """What a topic belongs to: a step has one place for both of its sides."""
+    """The id of the vertex that a topic belongs to. A step has one vertex for its inputs and outputs."""
     return str(topic) if topic.owner == topic.pipeline else f"{topic.pipeline}.step.{topic.owner}"
 
 

@@ -1,4 +1,4 @@
-"""Pipelines as a Mermaid flowchart, which GitHub and most editors draw."""
+"""Writes pipelines as a Mermaid flowchart, which GitHub and most editors display."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _SHAPES = {
 
 
 def flowchart(drawing: Drawing) -> str:
-    """Solid lines are data, dotted lines triggers, circles joins, labels the tensors that are read."""
+    """Write a drawing as a flowchart: solid lines for data, dotted lines for triggers, circles for joins."""
     return "\n".join(_lines(drawing)) + "\n"
 
 
@@ -43,10 +43,10 @@ def _edge(edge: Edge) -> str:
 
 
 def _id(name: str) -> str:
-    """A name that is no word of Mermaid's, and without dots."""
+    """An id for Mermaid, which has no dots and is no keyword."""
     return name.replace(".", "_")
 
 
 def _text(tensor: str) -> str:
-    """A tensor's name, which may hold anything, between quotation marks."""
+    """Escape a tensor's name, which may contain any character, for use in quotation marks."""
     return tensor.replace("#", "#35;").replace('"', "#quot;")

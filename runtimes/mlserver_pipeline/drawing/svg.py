@@ -1,4 +1,4 @@
-"""Pipelines as a picture in SVG, laid out by Graphviz, which pygraphviz brings along (extra `graph`)."""
+"""Draws pipelines as SVG. Graphviz lays the picture out; pygraphviz, of the extra `graph`, brings it along."""
 
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ _VERTICES: dict[str, dict[str, str]] = {
 
 
 def picture(drawing: Drawing) -> bytes:
-    """Solid lines are data, dashed lines triggers, circles joins, labels the tensors that are read."""
+    """Draw as SVG: solid lines for data, dashed lines for triggers, circles for joins."""
     graph: Any = pygraphviz.AGraph(strict=False, directed=True, rankdir="LR", bgcolor="transparent", fontname=_FONT)
     graph.node_attr.update(shape="box", fontname=_FONT, fontsize="11", margin="0.16,0.08")
     graph.edge_attr.update(fontname=_FONT, fontsize="9", color=_LINE, fontcolor=_LINE, arrowsize="0.7")
@@ -44,7 +44,7 @@ def picture(drawing: Drawing) -> bytes:
 
 
 def _label(tensors: tuple[str, ...]) -> str:
-    """A line a tensor, in which no character of its name means anything to Graphviz."""
+    """Write one line for each tensor, without characters that Graphviz would interpret."""
     return "".join(f" {_plain(tensor)} \\n" for tensor in tensors)
 
 
