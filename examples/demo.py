@@ -1,4 +1,4 @@
-"""`make demo`: start the support desk, hold three conversations over HTTP, read them back, stop it."""
+"""`make demo`: start the support desk, hold three conversations over HTTP, show the stored messages, stop the desk."""
 
 import json
 import sys
@@ -34,12 +34,12 @@ console = Console(highlight=False)
 
 
 def text(name: str, value: str) -> dict[str, Any]:
-    """A V2 text tensor of one element."""
+    """Build a V2 text tensor with one element."""
     return {"name": name, "shape": [1], "datatype": "BYTES", "data": [value]}
 
 
 def infer(url: str, inputs: list[dict[str, Any]], **extra: Any) -> dict[str, list[Any]]:
-    """Send a V2 request; the data of each output tensor."""
+    """Send a V2 request and return the data of each output tensor."""
     headers = extra.pop("headers", None)
     answer = httpx2.post(url, json={"inputs": inputs, **extra}, headers=headers, timeout=60)
     if not answer.is_success:
@@ -48,7 +48,7 @@ def infer(url: str, inputs: list[dict[str, Any]], **extra: Any) -> dict[str, lis
 
 
 def show_turn(question: str, outputs: Mapping[str, list[Any]]) -> None:
-    """A turn: what was asked, what was answered, and how it came about."""
+    """Print a turn: the question, the answer, and how the pipeline produced it."""
     rows = {row["step"]: row for row in map(json.loads, outputs["trace"])}
     decision = rows["route-request"]["left"][0]
     answer = next(row for name, row in rows.items() if name.startswith("answer-") and row["left"])
@@ -67,7 +67,7 @@ def show_turn(question: str, outputs: Mapping[str, list[Any]]) -> None:
 
 
 def show_stored(memory_id: str, records: Sequence[str]) -> None:
-    """The conversation as the memory holds it, with the prompt that produced each reply."""
+    """Print the stored conversation, with the prompt that produced each reply."""
     stored = Table(title=f"stored: {memory_id}", title_justify="left", show_edge=False, expand=True)
     stored.add_column("role", width=9)
     stored.add_column("content", ratio=3, overflow="fold")
@@ -82,7 +82,7 @@ def show_stored(memory_id: str, records: Sequence[str]) -> None:
 
 
 def converse(url: str) -> None:
-    """Hold all conversations, then read them back."""
+    """Hold all conversations, then show the stored messages."""
     for title, questions in CONVERSATIONS.items():
         console.rule(f"[bold]{title}", align="left")
         for question in questions:
@@ -98,7 +98,7 @@ def converse(url: str) -> None:
 
 
 def main() -> int:
-    """Run the demo; 0 when every request was answered."""
+    """Run the demo. Returns 0 if every request was answered."""
     data = Path(tempfile.mkdtemp(prefix="support-desk-"))
     log = data / "server.log"
     console.print(f"Starting the support desk; its log is {log}")

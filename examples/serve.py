@@ -1,4 +1,4 @@
-"""`make serve`: leave the support desk running on 127.0.0.1 and print the first request to try."""
+"""`make serve`: run the support desk on 127.0.0.1 and print a first request to try."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ Ctrl-C stops the server. Conversations are kept in {data}.
 
 
 def main() -> int:
-    """Serve until interrupted."""
+    """Serve until Ctrl-C."""
     data = ROOT / ".data"
     try:
         ports = chosen_ports()

@@ -1,4 +1,4 @@
-"""Start `mlserver start models` for the demo and for `make serve`, and say clearly when it can't."""
+"""Starts `mlserver start models` for the demo and for `make serve`, with clear errors."""
 
 import os
 import socket
@@ -20,11 +20,11 @@ STOP_SECONDS = 10
 
 
 class ServerFailed(Exception):
-    """The server did not start; the text is one line for the user."""
+    """The server did not start. The text is one line for the user."""
 
 
 def free_ports() -> dict[str, str]:
-    """Three ports that are free now, as environment variables."""
+    """Return three ports that are free now, as environment variables."""
     sockets = [socket.socket() for _ in PORTS]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -35,12 +35,12 @@ def free_ports() -> dict[str, str]:
 
 
 def chosen_ports() -> dict[str, str]:
-    """The ports of the environment, or MLServer's defaults.
+    """Return the ports from the environment, or MLServer's defaults.
 
-    MLServer answers a port in use with a hundred lines, hence the look first.
+    They are checked first, because MLServer reports a port in use with a hundred lines.
 
     Raises:
-        ServerFailed: one of them is in use.
+        ServerFailed: a port is in use.
     """
     ports = {name: os.environ.get(name, str(default)) for name, default in PORTS.items()}
     for name, port in ports.items():
@@ -54,13 +54,13 @@ def chosen_ports() -> dict[str, str]:
 
 
 def environment(ports: Mapping[str, str], data: Path) -> dict[str, str]:
-    """The environment of a server on `ports` that keeps its data in folder `data`."""
+    """Return the environment of a server on `ports` that keeps its data in the folder `data`."""
     data.mkdir(parents=True, exist_ok=True)
     return {**os.environ, "MLSERVER_HOST": "127.0.0.1", "MLSERVER_LLM_DATA": str(data), **ports}
 
 
 def command(models: Path) -> list[str]:
-    """The command line that serves the repository `models`."""
+    """Return the command line that serves the repository `models`."""
     return [str(Path(sys.executable).with_name("mlserver")), "start", str(models)]
 
 
@@ -68,7 +68,7 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path | N
     """Wait until the server answers.
 
     Raises:
-        ServerFailed: it ended, or took more than `START_SECONDS`.
+        ServerFailed: the server ended, or took longer than `START_SECONDS`.
     """
     where = f"; see {log}" if log else ""
     deadline = time.monotonic() + START_SECONDS
@@ -84,7 +84,7 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path | N
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the server, softly if it will."""
+    """Terminate the server, or kill it if it doesn't end in time."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -95,7 +95,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def running(models: Path, data: Path, log: Path) -> Iterator[str]:
-    """A server on free ports with its log in file `log`; yields its URL and stops it at the end."""
+    """Run a server on free ports with its log in the file `log`. Yields its URL and stops the server at the end."""
     ports = free_ports()
     url = f"http://127.0.0.1:{ports['MLSERVER_HTTP_PORT']}"
     with log.open("wb") as output:

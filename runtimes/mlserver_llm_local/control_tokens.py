@@ -1,8 +1,8 @@
-"""Encodes a rendered chat so that only the template writes control tokens, never a message that spells one.
+"""Encodes rendered chats so that control tokens come only from the chat template, never from a message.
 
-transformers offers this as `sanitize_control_tokens`. It skips the keys of objects, loses its marks where a template
-prints a whole object, and misses a token that a message and the template spell together. So the strings are marked
-here, and transformers only encodes the result.
+transformers has `sanitize_control_tokens` for this, with three gaps. It skips the keys of objects. It loses its marks
+when a template prints a whole object. It misses a token that a message and the template spell together. So this module
+marks the strings itself, and transformers only encodes the result.
 """
 
 import re
@@ -15,7 +15,7 @@ from transformers.utils import chat_template_utils
 from mlserver_chat import InvalidInput
 
 _LOOKS_LIKE_CONTROL = re.compile(r"<\|.*\|>")
-"""Control tokens that a template may build from pieces, so that its text doesn't contain them."""
+"""Form of control tokens that a template may build from pieces, so its source doesn't contain them."""
 _MARK: Callable[[str, re.Pattern[str]], str] = cast(Any, chat_template_utils).mark_control_tokens
 _MARKS_OF_TRANSFORMERS = str.maketrans(dict.fromkeys("\U000f0000\U000f0001", ""))
 
@@ -34,7 +34,7 @@ class ControlTokens:
 
         def is_control(token: Any) -> bool:
             text = token.content
-            # Some tokenizers have white space as added tokens, which every template contains.
+            # Every template contains white space, which some tokenizers have as added tokens.
             return not text.isspace() and (
                 token.special or text in template or text in listed or bool(_LOOKS_LIKE_CONTROL.fullmatch(text))
             )
@@ -51,7 +51,7 @@ class ControlTokens:
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def may_continue(self, text: str) -> tuple[bool, bool]:
-        """Whether text before `text`, and text behind it, could complete a control token."""
+        """Return whether `text` could form a control token with text before it, and with text after it."""
         if len(text) <= self._longest and text and text in self._all:
             return True, True
         sizes = range(1, min(self._longest, len(text) + 1))
@@ -61,10 +61,14 @@ class ControlTokens:
         )
 
     def encode(self, text: str, marks: "Marks") -> list[int]:
-        """The tokens of a chat that was rendered from strings with `marks`.
+        """Return the tokens of a chat that a template rendered from marked strings.
+
+        Args:
+            text: the rendered chat.
+            marks: the marks in it.
 
         Raises:
-            InvalidInput: the tokenizer would make a control token of a message.
+            InvalidInput: the tokenizer makes a control token of a message all the same.
         """
         plain, spelled = marks.remove(text, self.pattern)
         pieces: list[str] = []
@@ -76,17 +80,19 @@ class ControlTokens:
         encoded = self._tokenizer("".join(pieces), add_special_tokens=False, sanitize_control_tokens=True)
         tokens: list[int] = list(encoded["input_ids"])
         written = sum(1 for _ in self.pattern.finditer(plain)) - len(spelled)
-        # A tokenizer that normalizes text can make a control token of other characters.
+        # A tokenizer that normalizes text may turn other characters into a control token.
         if sum(token in self._ids for token in tokens) > written:
             raise InvalidInput("a message spells a control token of this model")
         return tokens
 
 
 class Marks:
-    """Marks in the strings of one prompt that tell what messages spell from what the template writes.
+    """Marks for the strings of one prompt. After rendering, they tell a message's text from the template's.
 
-    They are digits that nobody can guess, so they survive what templates do with strings, such as printing an object
-    as JSON or as Python does.
+    A mark consists of random digits. Callers can't guess it, and it survives printing an object as JSON or as Python.
+
+    Args:
+        control: the control tokens to mark.
     """
 
     def __init__(self, control: ControlTokens):
@@ -96,11 +102,11 @@ class Marks:
         self._any = re.compile(f"{secret}[123]")
 
     def put(self, value: Any, is_argument: bool = False) -> Any:
-        """A copy of `value` with all strings marked, the keys of objects too.
+        """Return a copy of a JSON value with all strings marked, including the keys of objects.
 
         Args:
-            value: JSON.
-            is_argument: whether it is an argument of a tool call, whose keys mean nothing to templates.
+            value: a JSON value.
+            is_argument: whether it belongs to the arguments of a tool call. Templates don't look up keys there.
         """
         if isinstance(value, str):
             return self._put(value, edges=True)
@@ -108,7 +114,7 @@ class Marks:
             return [self.put(item, is_argument) for item in cast(list[Any], value)]
         if isinstance(value, dict):
             return {
-                # Templates look up some keys and compare types, so those can't have marks around them.
+                # Templates look up other keys and compare types, so marks around those would hide them.
                 self._put(key, edges=is_argument): self._put(inner, edges=False)
                 if key == "type" and isinstance(inner, str) and not is_argument
                 else self.put(inner, is_argument or key == "arguments")
@@ -123,10 +129,10 @@ class Marks:
         return self._edge * before + marked + self._edge * behind
 
     def remove(self, text: str, pattern: re.Pattern[str]) -> tuple[str, list[re.Match[str]]]:
-        """Take the marks out of a rendered chat.
+        """Remove the marks from a rendered chat.
 
         Returns:
-            The chat without marks, and those matches of `pattern` in it that aren't the template's own.
+            The chat without marks, and the matches of `pattern` in it that contain text of a message.
         """
         plain: list[str] = []
         places: dict[str, set[int]] = {self._open: set(), self._close: set(), self._edge: set()}

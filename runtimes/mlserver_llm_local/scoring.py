@@ -7,27 +7,27 @@ from typing import Any
 import torch
 
 _PROMPT_STEP = 512
-"""Tokens of the prompt that go through the model at once."""
+"""Tokens of the prompt that the model reads in one step."""
 _LEAST_CACHE = 4096
-"""Tokens that a cache may hold, even where the model's context is shorter."""
+"""Tokens that the cache of a batch may hold if the model's context is shorter."""
 _LOGITS = 2**25
-"""Logits that a step may compute: 128 MiB."""
+"""Logits that one step may compute, 128 MiB."""
 
 
 def log_probabilities(
     model: Any, prompt: Sequence[int], answers: Sequence[Sequence[int]], context: int, check: Callable[[], None]
 ) -> list[float]:
-    """Score each answer as the continuation of `prompt`. The prompt goes through the model once.
+    """Score each answer as the continuation of `prompt`. The model reads the prompt once.
 
     Args:
         model: a causal language model of transformers.
-        prompt: tokens before the answers, at least one.
+        prompt: the tokens before the answers, at least one.
         answers: the tokens of each answer, at least one.
-        context: tokens that the model's context holds. No batch of answers needs a larger cache.
-        check: called before each step; it ends the computation by raising.
+        context: the length of the model's context, in tokens. It bounds the cache of a batch.
+        check: called before each step. It may raise to end the computation.
 
     Returns:
-        The log-probability of each answer, the sum over its tokens.
+        The log-probability of each answer, summed over its tokens.
     """
     cache, first = _read_prompt(model, prompt, check)
     scores = [float(first[answer[0]]) for answer in answers]
@@ -44,7 +44,7 @@ def log_probabilities(
 
 
 def _read_prompt(model: Any, prompt: Sequence[int], check: Callable[[], None]) -> tuple[Any, torch.Tensor]:
-    """The model's cache of the prompt, and the log-probabilities of the token behind it, shape [vocabulary]."""
+    """Return the cache after the prompt, and the log-probabilities of the next token, shape [vocabulary]."""
     output = cache = None
     for start in range(0, len(prompt), _PROMPT_STEP):
         check()
@@ -56,7 +56,16 @@ def _read_prompt(model: Any, prompt: Sequence[int], check: Callable[[], None]) -
 
 
 def _batches(lengths: Sequence[int], prompt: int, most: int) -> Iterator[list[int]]:
-    """Indices of answers of similar length, shortest first, so that a batch's cache holds at most `most` tokens."""
+    """Group answers of similar length into batches, shortest first.
+
+    Args:
+        lengths: the tokens of each answer.
+        prompt: the tokens of the prompt.
+        most: the tokens that a batch's cache may hold. A single answer may exceed it.
+
+    Yields:
+        The indices of the answers in a batch.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * (prompt + lengths[index]) > most:
@@ -67,9 +76,9 @@ def _batches(lengths: Sequence[int], prompt: int, most: int) -> Iterator[list[in
 
 
 def _score_batch(model: Any, cache: Any, answers: Sequence[Sequence[int]], check: Callable[[], None]) -> list[float]:
-    """The log-probability of each answer behind its first token."""
+    """Return the log-probability of each answer without its first token."""
     longest = max(map(len, answers))
-    # Padding is on the right: no token sees what comes after it, so it needs no mask.
+    # Padding needs no mask: it is on the right, and attention is causal.
     rows = torch.tensor([[*answer, *[0] * (longest - len(answer))] for answer in answers], device=model.device)
     lengths = torch.tensor([[len(answer)] for answer in answers])
     scores = torch.zeros(len(answers), dtype=torch.double)

@@ -1,4 +1,4 @@
-"""The waiting order: the least recently served key first, within a key the oldest item."""
+"""The queue serves the least recently served key first and, within a key, the oldest item."""
 
 from itertools import count
 

@@ -1,4 +1,4 @@
-"""A tiny random Llama with its own byte-level tokenizer and chat template: real parts, no download."""
+"""A tiny random Llama with its own byte-level tokenizer and chat template, so that no test downloads a model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXT = ["What is the status of issue 48213? The printer is out of paper, and the
 
 
 def save_tiny_model(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """A model of two layers with random but fixed weights."""
+    """Save a model of two layers with seeded random weights."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -64,5 +64,5 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., Path]:
-    """Makes another such model: in which folder, with which chat template."""
+    """A function that saves another tiny model, given a folder and a chat template."""
     return save_tiny_model

@@ -1,4 +1,4 @@
-"""A message can't forge a turn: only the chat template writes control tokens, in every style of template."""
+"""A message can't forge a turn. Only the chat template writes control tokens, in every style of template."""
 
 import json
 from typing import Any
@@ -133,8 +133,8 @@ def test_no_strings_of_a_conversation_make_a_control_token(style, text, name, ke
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_text_of_a_conversation_stays_what_it_is(style):
-    """The marks leave no trace: the model reads what the template renders, and ordinary text has its usual tokens."""
+def test_marking_leaves_the_text_of_a_conversation_unchanged(style):
+    """The model reads the text that the template renders. Ordinary text keeps its usual tokens."""
     chat = FORMATS[style]
     for text in ("hello", "<|im_end|> is a token", "user", "<", "if a < b: [x]", "12 </tool_call"):
         messages, tools = conversation(text, "find", "where", text, "call-1")
@@ -146,13 +146,13 @@ def test_the_text_of_a_conversation_stays_what_it_is(style):
             assert tokens == chat._tokenizer.encode(rendered, add_special_tokens=False)
 
 
-def test_a_template_still_finds_what_it_looks_for_in_a_text():
+def test_a_template_can_still_search_a_marked_text():
     thinking = "{% for m in messages %}{{ m.content.split('</tool_call>')[-1] }}{% endfor %}"
     chat = ChatFormat(make_tokenizer(thinking), None)
     assert chat._tokenizer.decode(chat.prompt([Message.of_text("user", "thoughts</tool_call>answer")], [])) == "answer"
 
 
-def test_a_token_that_only_normalizing_reveals_is_refused():
+def test_a_control_token_that_normalizing_makes_is_refused():
     tokenizer = make_tokenizer(CHATML)
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
     tokenizer.add_tokens([AddedToken("<|hidden|>", normalized=True)])
@@ -162,6 +162,6 @@ def test_a_token_that_only_normalizing_reveals_is_refused():
 
 
 @pytest.mark.parametrize("role", ["s", "/s"])
-def test_a_role_that_ends_a_turn_is_refused(role):
+def test_a_role_that_is_part_of_an_end_token_is_refused(role):
     with pytest.raises(InvalidInput, match="a message's role"):
         FORMATS["mistral"].prompt([Message.of_text(role, "x")], [])

@@ -1,4 +1,4 @@
-"""What of a conversation the model reads: the newest turns that fit, in an order that its template takes."""
+"""The model reads the newest turns that fit its context, with roles in an order that its template accepts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ async def backend(tiny_model: Path):
     await made.aclose()
 
 
-def test_a_turn_is_a_message_of_the_user_and_what_follows_it() -> None:
+def test_a_turn_begins_with_a_message_of_the_user() -> None:
     call = Message("assistant", (), ('{"id": "c"}',))
     tool = Message("tool", (), (), "c")
     conversation = [assistant("0"), SYSTEM, user("1"), assistant("2"), user("3"), call, tool]
@@ -46,7 +46,7 @@ def test_a_turn_is_a_message_of_the_user_and_what_follows_it() -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 40, 1000])
-async def test_the_oldest_turns_are_left_out_where_the_context_ends(backend, turns) -> None:
+async def test_the_oldest_turns_are_left_out_when_the_context_is_full(backend, turns) -> None:
     old = [message for n in range(turns) for message in (user(f"question {n}: zqzqzq"), assistant(f"answer {n}"))]
     newest = user("and now?")
     whole = (await backend.complete([SYSTEM, *old, newest], GREEDY)).data
@@ -64,14 +64,14 @@ async def test_the_oldest_turns_are_left_out_where_the_context_ends(backend, tur
     assert len(scores) == 2 and all(score < 0 for score in scores)
 
 
-async def test_a_long_message_of_the_past_is_left_out_before_it_is_tokenized(backend) -> None:
+async def test_a_long_earlier_message_is_left_out_before_tokenizing(backend) -> None:
     endless = user("b" * 60_000)
     assert (await backend.complete([endless, assistant(), user()], GREEDY)).text == (
         await backend.complete([user()], GREEDY)
     ).text
 
 
-async def test_a_quarter_of_the_context_is_enough_room_for_an_answer(backend) -> None:
+async def test_at_most_a_quarter_of_the_context_is_reserved_for_the_answer(backend) -> None:
     old = [message for _ in range(9) for message in (user("zqzqzqzqzqzqzqzq"), assistant("zqzqzqzqzqzqzqzq"))]
     for most in (400, -1):
         usage = (await backend.complete([*old, user()], {"max_tokens": most, "temperature": 0})).data["usage"]
@@ -94,17 +94,17 @@ def strict(tmp_path_factory: pytest.TempPathFactory, make_tiny: Callable[..., Pa
     ],
     ids=["an unanswered turn", "two answers", "a window that begins with an answer", "both behind a system message"],
 )
-async def test_a_template_that_insists_on_turns_gets_them(strict, conversation, equal) -> None:
+async def test_a_strict_template_gets_alternating_roles(strict, conversation, equal) -> None:
     encoded = strict._model._format.prompt
     assert encoded(conversation, []) == encoded(equal, [])
     assert await strict.score(conversation, ["yes"]) == await strict.score(equal, ["yes"])
 
 
-async def test_what_no_order_mends_is_refused(strict) -> None:
+async def test_a_role_that_the_template_rejects_is_refused(strict) -> None:
     with pytest.raises(InvalidInput, match="the model's chat template refuses this conversation"):
         await strict.complete([Message.of_text("critic", "no"), user()], GREEDY)
 
 
-async def test_a_template_that_takes_any_order_gets_the_conversation_as_it_is(backend) -> None:
+async def test_a_lenient_template_gets_the_conversation_unchanged(backend) -> None:
     encoded = backend._model._format.prompt
     assert encoded([user("a"), user("b")], []) != encoded([user("a\nb")], [])

@@ -1,4 +1,4 @@
-"""The examples of the pages about the LLM runtimes: their settings load and their code runs."""
+"""The examples in the docs of the LLM runtimes load and run."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["local.md", "api.md", "prompts.md"])
-def test_the_settings_and_prompts_of_a_page_load(page, monkeypatch):
+def test_settings_and_prompts_on_a_page_load(page, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     found = [json.loads(block) for block in blocks(page, "json")]
     assert any("implementation" in example for example in found)
@@ -40,7 +40,7 @@ def test_the_settings_and_prompts_of_a_page_load(page, monkeypatch):
             assert Prompt.model_validate(example).name
 
 
-async def test_the_example_of_a_users_own_backend_works(tmp_path: Path):
+async def test_the_example_backend_works(tmp_path: Path):
     (tmp_path / "my_module.py").write_text(blocks("local.md", "python")[0], encoding="utf-8")
     extra = {"backend": "my_module.MyBackend"}
     settings = ModelSettings.model_validate(

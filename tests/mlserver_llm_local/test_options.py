@@ -1,4 +1,4 @@
-"""OpenAI's options to transformers' arguments; what can't be done is said."""
+"""Options under OpenAI's names become arguments of transformers, or errors that name them."""
 
 import pytest
 
@@ -20,16 +20,16 @@ GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         ({"top_p": 0.5, "top_k": 3, "min_p": 0.1}, {"top_p": 0.5, "top_k": 3, "min_p": 0.1, "do_sample": True}),
     ],
 )
-def test_sampling_follows_the_temperature(params, sampling):
+def test_options_become_sampling_arguments(params, sampling):
     assert GenerationOptions.of(params).sampling() == sampling
 
 
-def test_values_that_ask_for_nothing_are_accepted():
+def test_neutral_values_are_accepted():
     params = {"presence_penalty": 0, "frequency_penalty": 0.0, "n": 1, "logprobs": False, "stop": None}
     assert GenerationOptions.of(params | {"response_format": {"type": "text"}, "logit_bias": {}}) == GenerationOptions()
 
 
-def test_other_names_of_the_same_are_known():
+def test_aliases_of_options_are_known():
     assert GenerationOptions.of({"max_new_tokens": 7}).max_tokens == 7
     assert GenerationOptions.of({"stop": "x"}).stop == ["x"]
 
@@ -56,7 +56,7 @@ def test_other_names_of_the_same_are_known():
         ({"tool_choice": "required"}, "option 'tool_choice': this model can't be made to call a tool"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(params, sentence):
+def test_a_refusal_names_the_option(params, sentence):
     with pytest.raises(InvalidInput) as caught:
         GenerationOptions.of(params)
     assert str(caught.value).startswith(sentence)

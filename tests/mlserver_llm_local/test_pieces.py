@@ -1,4 +1,4 @@
-"""Tokens to text: pieces add up to the answer, and hold neither half a character nor a part of a stop text."""
+"""Streamed pieces add up to the answer. They contain no half characters and no part of a stop text."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from mlserver_llm_local.pieces import REPLACEMENT, TextPieces
 
 
 def decode(tokens: list[int]) -> str:
-    """Bytes as tokens: the worst that a tokenizer can do to a character."""
+    """Decode tokens that are single bytes, as the most extreme tokenizers have them."""
     return bytes(tokens).decode("utf-8", errors="replace")
 
 
@@ -44,12 +44,12 @@ def test_the_answer_ends_before_the_first_stop_text(text, stops):
         assert not any(stop in ended for stop in stops)
 
 
-def test_a_text_that_only_begins_like_a_stop_text_is_kept():
+def test_the_beginning_of_a_stop_text_alone_is_kept():
     seen, _ = pieces_of("abab END of ab", ["END.", "abc"])
     assert "".join(seen) == "abab END of ab"
 
 
-def test_bytes_that_never_become_a_character_are_shown_at_the_end():
+def test_incomplete_bytes_are_shown_at_the_end():
     pieces = TextPieces(decode)
     assert pieces.add(0xF0) == ""
     assert pieces.end() == REPLACEMENT

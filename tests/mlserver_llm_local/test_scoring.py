@@ -1,4 +1,4 @@
-"""Scores in steps: the same numbers whatever the size of a step, and an end where nobody wants them."""
+"""Scores don't depend on the size of a step, and scoring ends between two steps."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def expected(model: Any) -> list[float]:
 @pytest.mark.parametrize("prompt_step", [7, 40, 512])
 @pytest.mark.parametrize("cache", [1, 100, 4096])
 @pytest.mark.parametrize("logits", [1, 3000, 2**25])
-def test_the_size_of_a_step_changes_no_score(model, monkeypatch, prompt_step, cache, logits):
+def test_scores_do_not_depend_on_the_size_of_a_step(model, monkeypatch, prompt_step, cache, logits):
     monkeypatch.setattr(scoring, "_PROMPT_STEP", prompt_step)
     monkeypatch.setattr(scoring, "_LEAST_CACHE", cache)
     monkeypatch.setattr(scoring, "_LOGITS", logits)
@@ -40,7 +40,7 @@ def test_the_size_of_a_step_changes_no_score(model, monkeypatch, prompt_step, ca
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 7), (90, [2, 2, 1, 1, 1]), (10_000, [7])])
-def test_a_batch_holds_no_more_tokens_than_it_may(most, sizes):
+def test_a_batch_keeps_to_its_number_of_tokens(most, sizes):
     lengths = [len(answer) for answer in ANSWERS]
     batches = list(scoring._batches(lengths, len(PROMPT), most))
     assert sorted(index for batch in batches for index in batch) == list(range(len(ANSWERS)))
@@ -54,7 +54,7 @@ class _Unwanted(Exception):
 
 
 @pytest.mark.parametrize("steps", range(10))
-def test_scoring_ends_before_the_next_step(model, monkeypatch, steps):
+def test_an_unwanted_scoring_ends_before_its_next_step(model, monkeypatch, steps):
     monkeypatch.setattr(scoring, "_PROMPT_STEP", 10)
     monkeypatch.setattr(scoring, "_LEAST_CACHE", 90)
     monkeypatch.setattr(scoring, "_LOGITS", 3000)

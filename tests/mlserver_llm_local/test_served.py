@@ -1,4 +1,4 @@
-"""The three LLM runtimes in a real MLServer: whole answers and streams, REST and gRPC, with and without workers."""
+"""The three LLM runtimes in a real MLServer, over REST and gRPC, with and without a worker process."""
 
 import json
 import time
@@ -117,7 +117,7 @@ STREAMED = [("local", HELLO), ("api", HELLO), ("ask-api", HELLO + ISSUE), ("ask-
 
 @pytest.mark.parametrize("stream", [rest_stream, grpc_stream])
 @pytest.mark.parametrize(("model", "inputs"), STREAMED)
-def test_all_three_stream_what_they_would_answer_at_once(server, model, inputs, stream):
+def test_the_pieces_of_a_stream_add_up_to_the_whole_answer(server, model, inputs, stream):
     whole = outputs(server.infer(model, inputs))["content"][0]
     responses = list(stream(server, model, inputs))
     assert len(responses) > 2
@@ -127,7 +127,7 @@ def test_all_three_stream_what_they_would_answer_at_once(server, model, inputs, 
     assert json.loads(values(responses[-1])["output_all"])["object"] == "chat.completion.chunk"
 
 
-def test_a_prompt_reaches_the_llm_of_another_model_with_its_identity(server, api):
+def test_a_prompt_runtime_calls_its_llm_and_names_the_prompt(server, api):
     api.reset()
     headers = {"x-request-id": "r-1", "x-team": "qa"}
     answer = server.infer("ask-api", HELLO + ISSUE, headers=headers)
@@ -148,13 +148,13 @@ def test_choices_are_scored_over_http(server):
     assert all(logprob < 0 for logprob in found["logprobs"])
 
 
-def test_a_users_own_backend_answers(server):
+def test_a_custom_backend_answers(server):
     assert outputs(server.infer("own", HELLO))["content"] == ["HELLO!"]
 
 
 @pytest.mark.parametrize("model", ["api", "ask-api"])
 @pytest.mark.parametrize("stream", [rest_stream, grpc_stream])
-def test_a_client_who_goes_away_ends_the_call_that_costs(server, api, model, stream):
+def test_a_client_that_disconnects_ends_the_upstream_call(server, api, model, stream):
     api.reset()
     api.script(Reply(text="a b c d e f", pause=0.3))
     responses = stream(server, model, HELLO + ISSUE)
@@ -179,7 +179,7 @@ def test_a_rest_client_that_hangs_up_ends_the_call_that_costs(server, api, model
 
 
 @pytest.mark.parametrize("stream", [rest_stream, grpc_stream])
-def test_a_stream_that_fails_ends_with_the_sentence_and_the_status(server, api, stream):
+def test_a_failed_stream_ends_with_error_and_status(server, api, stream):
     api.reset()
     api.script(Reply(status=429, headers={"retry-after": "7"}))
     (last,) = stream(server, "ask-api", HELLO + ISSUE)
@@ -207,12 +207,12 @@ def test_a_stream_that_fails_ends_with_the_sentence_and_the_status(server, api, 
         ("ask-local", [text("history", "nope"), *ISSUE], "tensor 'history' element 0 is not JSON"),
     ],
 )
-def test_bad_input_is_422_with_one_sentence(server, model, inputs, sentence):
+def test_bad_input_answers_422_with_one_sentence(server, model, inputs, sentence):
     answer = server.infer(model, inputs)
     assert answer.status_code == 422 and sentence in answer.json()["error"]
 
 
-def test_neither_the_key_nor_a_message_is_in_any_log_answer_or_metric(server, api):
+def test_the_key_and_messages_are_in_no_log_and_no_answer(server, api):
     echo = {"message": f"bad key {KEY}: {SECRET_TEXT}", "code": KEY}
     secret = [text("role", "user"), text("content", SECRET_TEXT)]
     texts: list[str] = []
@@ -230,7 +230,7 @@ def test_neither_the_key_nor_a_message_is_in_any_log_answer_or_metric(server, ap
         assert KEY not in each and SECRET_TEXT not in each
 
 
-def test_with_a_worker_the_sibling_is_found_and_a_stream_is_one_piece(worker):
+def test_a_worker_finds_its_sibling_and_streams_in_one_piece(worker):
     whole = outputs(worker.infer("ask-local", HELLO + ISSUE))["content"][0]
     for stream in (rest_stream, grpc_stream):
         (only,) = stream(worker, "ask-local", HELLO + ISSUE)
@@ -238,8 +238,8 @@ def test_with_a_worker_the_sibling_is_found_and_a_stream_is_one_piece(worker):
     assert outputs(worker.infer("local", [*HELLO, text("choices", "a", "b")]))["choices"] == ["a", "b"]
 
 
-def test_core_2s_infer_uri_finds_the_llm_on_another_server(worker, server):
-    """What Core 2's agent writes for `spec.llm.modelRef` wins; the prompt's hash is that of the same LLM here."""
+def test_infer_uri_of_core_2_selects_the_llm_of_another_server(worker, server):
+    """The prompt's hash doesn't depend on how the LLM is reached."""
     remote, here = worker.infer("ask-remote", HELLO + ISSUE), server.infer("ask-local", HELLO + ISSUE)
     assert outputs(remote)["content"] == outputs(here)["content"]
     assert remote.json()["parameters"]["prompt_hash"] == here.json()["parameters"]["prompt_hash"]

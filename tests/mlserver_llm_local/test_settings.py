@@ -1,4 +1,4 @@
-"""Settings of the local runtime: the LLM Module's keys, and no way to run a repository's code."""
+"""The settings accept the keys of the LLM Module and refuse everything that would run a repository's code."""
 
 import re
 
@@ -28,7 +28,7 @@ def test_the_documented_keys_are_known():
     assert settings.defaults == {"max_tokens": -1}
 
 
-def test_default_generate_kwargs_win_over_max_tokens():
+def test_default_generate_kwargs_override_max_tokens():
     assert load(with_model(default_generate_kwargs={"max_tokens": 9})).defaults == {"max_tokens": 9}
 
 
@@ -40,7 +40,7 @@ def test_default_generate_kwargs_win_over_max_tokens():
         ({"max_tokens": 0}, "option 'max_tokens': expected at least 1"),
     ],
 )
-def test_a_prompt_with_options_that_the_model_lacks_does_not_load(tmp_path, config, sentence):
+def test_a_prompt_with_unsupported_options_does_not_load(tmp_path, config, sentence):
     prompt = {"name": "p", "version": "2", "template": [{"role": "user", "content": "x"}], "invocation_config": config}
     settings = load(with_model() | {"prompt": prompt})
     with pytest.raises(SettingsError, match=re.escape(f"prompt 'p' version '2': 'invocation_config': {sentence}")):
@@ -49,7 +49,7 @@ def test_a_prompt_with_options_that_the_model_lacks_does_not_load(tmp_path, conf
     assert own.catalog(tmp_path) is not None
 
 
-def test_a_users_backend_gets_its_settings_unchecked():
+def test_a_custom_backend_gets_its_settings_unchecked():
     settings = load({"backend": "my_module.MyBackend", "config": {"model_settings": {"anything": 1}}})
     assert isinstance(settings.config, CustomConfig) and settings.config.model_settings == {"anything": 1}
 

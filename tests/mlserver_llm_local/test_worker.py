@@ -1,4 +1,4 @@
-"""The queue before the thread: its order, its limits, and places that free themselves."""
+"""The queue of the worker thread: its order, its limits, and callers that leave it."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture
 async def busy(worker: Worker) -> AsyncIterator[Callable[[], None]]:
-    """Keeps the thread busy until it is called."""
+    """A function that ends the work that keeps the thread busy."""
     end = threading.Event()
     queue = ModelQueue(worker, "busy", LONG)
     started = threading.Event()
@@ -45,7 +45,7 @@ def queue_of(worker: Worker, **limits: float) -> ModelQueue:
 
 
 async def waiting(*works: asyncio.Task) -> None:
-    """Let the tasks put their jobs into the queue."""
+    """Let the tasks add their jobs to the queue."""
     for _ in range(3):
         await asyncio.sleep(0)
     assert not any(work.done() for work in works)
@@ -106,7 +106,7 @@ async def test_a_cancelled_caller_gives_up_its_place(worker, busy):
     assert not ran
 
 
-async def test_running_work_learns_that_its_caller_left(worker):
+async def test_running_work_is_told_that_its_caller_left(worker):
     queue = queue_of(worker)
     started, noticed = threading.Event(), threading.Event()
 
@@ -147,7 +147,7 @@ async def test_a_deadline_during_the_work_is_424_and_ends_the_work(worker):
     assert await asyncio.to_thread(noticed.wait, 10)
 
 
-async def test_an_error_of_the_work_is_the_callers(worker):
+async def test_an_error_of_the_work_reaches_its_caller(worker):
     def fail(_: threading.Event) -> None:
         raise InvalidInput("no")
 
@@ -155,7 +155,7 @@ async def test_an_error_of_the_work_is_the_callers(worker):
         await queue_of(worker).run("x", fail)
 
 
-async def test_drain_waits_for_running_and_waiting_work_and_refuses_new_work(worker, busy):
+async def test_drain_waits_for_all_work_and_rejects_new_work(worker, busy):
     queue = queue_of(worker)
     tasks = [asyncio.create_task(queue.run(n, lambda _, n=n: n)) for n in range(3)]
     await waiting(*tasks)

@@ -1,5 +1,4 @@
-"""No caller of an in-process LLM can starve the others: greedy callers wait for their turn, and those who hang up don't
-count."""
+"""No caller of an in-process LLM can starve the others, and callers that hang up delay no one."""
 
 import asyncio
 import json
@@ -35,7 +34,7 @@ async def client(server: Server) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def ask(client: httpx2.AsyncClient, tenant: str, options: dict[str, object] = OPTIONS) -> None:
-    """Ask for an answer, which has as many tokens as it may."""
+    """Ask for an answer, and check that it has as many tokens as the options allow."""
     inputs = [text("role", "user"), text("content", "My printer is jammed."), text("type", "text")]
     response = await client.post(
         "/v2/models/support-tiny/infer",
@@ -49,7 +48,7 @@ async def ask(client: httpx2.AsyncClient, tenant: str, options: dict[str, object
 
 @asynccontextmanager
 async def greedy_callers(client: httpx2.AsyncClient, tenants: list[str]) -> AsyncIterator[list[str]]:
-    """Callers who ask again as soon as they have an answer. Yields the tenants answered so far, in order."""
+    """Run callers that ask again as soon as they have an answer. Yields the tenants answered so far, in order."""
     answered: list[str] = []
 
     async def ask_on(tenant: str) -> None:
@@ -86,7 +85,7 @@ async def test_a_new_tenant_is_served_next_among_greedy_tenants(client):
         assert max(counts) - min(counts) <= 2
 
 
-async def test_a_tenant_takes_turns_with_one_that_sends_twenty_requests_at_once(client):
+async def test_a_tenant_takes_turns_with_a_tenant_of_twenty_callers(client):
     async with greedy_callers(client, ["greedy"] * CALLERS) as answered:
         await until(lambda: len(answered) >= 2)
         for _ in range(3):
@@ -95,7 +94,7 @@ async def test_a_tenant_takes_turns_with_one_that_sends_twenty_requests_at_once(
             assert len(answered) - before <= 3
 
 
-async def test_callers_who_hung_up_keep_no_one_waiting(client):
+async def test_callers_that_hung_up_delay_no_one(client):
     long = {"max_tokens": 1500, "temperature": 0}
     began = time.monotonic()
     await ask(client, "user", long)

@@ -1,1 +1,1 @@
-"""Everything that makes `models/support-tiny`: phrases, dialogues, tokenizer, training and the held-out report."""
+"""Builds `models/support-tiny`: phrases, dialogues, tokenizer, training and evaluation."""

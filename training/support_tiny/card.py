@@ -22,8 +22,8 @@ tags: [demonstration]
 
 **A demonstration model, not for real support.** It lets the support desk of this repository run offline on any
 machine: it picks a route, repeats an issue's status, and gives a first piece of advice on {topics} everyday IT topics.
-It knows nothing else. It was trained from random weights on dialogues that a script writes, in English only; nobody
-has checked its advice against your equipment.
+It knows nothing else. It was trained from random weights on English dialogues that a script writes. Its advice hasn't
+been checked against your equipment.
 
 ## What it can do
 
@@ -33,8 +33,8 @@ has checked its advice against your equipment.
 | answer a status question | `Provide the status of BUG-771. It is: in progress` | repeats number and status |
 | answer a support question | the user's turn | short steps that name the topic; more of them when asked again |
 
-The exact prompts, each with its system message, are in `training/support_tiny/prompts.py`; without them it talks
-nonsense.
+The exact prompts, each with its system message, are in `training/support_tiny/prompts.py`; without them its
+replies make no sense.
 
 ## Model
 
@@ -42,7 +42,7 @@ A Llama of {parameters:,} parameters in float32 safetensors: hidden size {hidden
 2,048 positions (trained on conversations of up to about 400 tokens). A byte-level BPE tokenizer with 4,096 entries in
 which every digit and every sign stands alone, so that numbers and states never seen before can be copied. The chat
 template takes any order of system, user and assistant messages; special tokens written in a message stay plain text.
-`generate()` stops by itself.
+`generate()` stops at the end of a reply.
 
 ## Data
 
@@ -70,9 +70,9 @@ phrases. Replies are greedy.
 |---|---|---|
 {results}
 
-Measured again by `python -m training.support_tiny.evaluate`; all counts are in `report.json`.
+To measure again, run `python -m training.support_tiny.evaluate`. All counts are in `report.json`.
 
-## Put another model in its place
+## Use another model
 
 One line of `model-settings.json` in this folder names the model: any Hugging Face id or folder. A real language model
 answers the same prompts, and the desk needs no other change.
@@ -84,7 +84,7 @@ Apache-2.0, like the rest of this repository.
 
 
 def write_card(folder: Path) -> None:
-    """Fills the card with the numbers of `report.json`."""
+    """Fill the card with the numbers of `report.json`."""
     sections = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     report, training = Report(**sections["held_out"]), sections["training"]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def write_card(folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("models/support-tiny"))
     write_card(parser.parse_args().model)

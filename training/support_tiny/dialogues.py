@@ -20,13 +20,13 @@ from training.support_tiny.prompts import (
 from training.support_tiny.wording import Wording
 
 SHARES = {"support": 0.37, "talk": 0.07, "status": 0.28, "route": 0.28}
-"""Shares of the kinds of examples: a single complaint, a conversation, a status answer, a route. With much fewer status
-answers, copying a number and a state comes late."""
+"""Shares of the kinds of examples: a single complaint, a conversation, a status answer, a route. With far fewer status
+answers, the model learns late to copy a number and a state."""
 
 
 @dataclass
 class Example:
-    """A chat whose last message is the reply to learn; `cut` means that only the reply's beginning is kept."""
+    """A chat whose last message is the reply to learn. With `cut`, only the beginning of the reply is present."""
 
     messages: list[Message]
     cut: bool = False
@@ -34,7 +34,7 @@ class Example:
 
 @dataclass
 class Conversation:
-    """The messages so far and what the desk needs to remember to go on."""
+    """The messages so far, and what the desk remembers of them."""
 
     messages: list[Message] = field(default_factory=list)
     topic: Topic | None = None
@@ -42,12 +42,12 @@ class Conversation:
     status_told: bool = False
 
     def say(self, role: str, content: str) -> None:
-        """Appends one message."""
+        """Append a message."""
         self.messages.append(message(role, content))
 
 
 def status_reply(number: str, state: str) -> str:
-    """The desk's answer to a status question."""
+    """Return the desk's answer to a status question."""
     if state == NO_NUMBER:
         return "Happy to look that up! Please send me the issue number, so that I can find it."
     if state == NOT_FOUND:
@@ -56,7 +56,7 @@ def status_reply(number: str, state: str) -> str:
 
 
 def support_reply(topic: Topic, given: int) -> str:
-    """The desk's advice on a topic after `given` earlier pieces of advice."""
+    """Return the desk's advice on a topic, after `given` earlier pieces of advice."""
     if given == 0:
         return f"For {topic.title}: {topic.advice[0]}"
     if given == 1:
@@ -75,7 +75,7 @@ class Desk:
         self.wording = Wording(phrases, rng)
 
     def _foreign_support(self, topic: Topic) -> str:
-        """A reply in another style, since a history may come from another model."""
+        """Draw a reply in another style, because a history may come from another model."""
         if self.rng.random() < 0.5:
             return self.rng.choice(self.phrases.followups["assistant"])
         advice = self.rng.choice(topic.advice)
@@ -87,7 +87,7 @@ class Desk:
         return self.rng.choice(self.phrases.status["replies"]).format(number=number, status=state)
 
     def ask_support(self, talk: Conversation) -> str:
-        """The user complains, anew or again; returns the reply and remembers that it was given."""
+        """Play a new or repeated complaint. Remembers the advice and returns the reply."""
         rng, earlier = self.rng, talk.topic
         if earlier and rng.random() < 0.55:
             text = roughen(rng, rng.choice(self.phrases.followups["more"]), self.phrases.typos)
@@ -105,14 +105,14 @@ class Desk:
         return support_reply(topic, talk.given[topic.id] - 1)
 
     def ask_status(self, talk: Conversation) -> tuple[str, str, str]:
-        """The user asks for a status; returns the number, its state and the reply."""
+        """Play a status question. Returns the number, its state and the reply."""
         number, state = self.wording.lookup()
         follows = talk.status_told and self.rng.random() < 0.3
         talk.say("user", self.wording.status_followup() if follows else self.wording.status_question(number))
         return number, state, status_reply(number, state)
 
     def chat(self, talk: Conversation, kind: SmallTalk | None = None) -> str:
-        """The user makes small talk; returns the reply."""
+        """Play small talk. Returns the reply."""
         kind = kind or self.rng.choice(self.phrases.small_talk)
         text = self.rng.choice(kind.says)
         if self.rng.random() < 0.08:
@@ -121,7 +121,7 @@ class Desk:
         return kind.reply
 
     def history(self, turns: int) -> Conversation:
-        """A conversation of so many turns, the last one answered."""
+        """Play a conversation of so many turns, the last one answered."""
         talk, rng = Conversation(), self.rng
         for _ in range(turns):
             foreign, kind = rng.random() < 0.35, rng.random()
@@ -151,27 +151,27 @@ class Examples:
         return self.rng.choice((0, 0, 0, 0, 0, 1, 1, 1, 2, 3))
 
     def support(self) -> Example:
-        """A complaint without history; most replies are cut once the topic is named, which is the hard part."""
+        """Draw a complaint without history. Most replies are cut after the topic, which is the hard part."""
         talk = Conversation()
         small = self.rng.random() < 0.1
         reply = self.desk.chat(talk) if small else self.desk.ask_support(talk)
         return Example([*support_messages(talk.messages), message("assistant", reply)], cut=self.rng.random() < 0.88)
 
     def talk(self) -> Example:
-        """A support turn, mostly a follow-up, at the end of a conversation."""
+        """Draw a support turn at the end of a conversation, mostly a follow-up."""
         talk = self.desk.history(max(1, self._turns()))
         reply = self.desk.chat(talk) if self.rng.random() < 0.12 else self.desk.ask_support(talk)
         cut = self.rng.random() < 0.6
         return Example([*support_messages(talk.messages), message("assistant", reply)], cut)
 
     def status(self) -> Example:
-        """A status turn at the end of a conversation."""
+        """Draw a status turn at the end of a conversation."""
         talk = self.desk.history(self._turns())
         number, state, reply = self.desk.ask_status(talk)
         return Example([*status_messages(talk.messages, number, state), message("assistant", reply)])
 
     def route(self) -> Example:
-        """The route of the last turn of a conversation."""
+        """Draw the route of the last turn of a conversation."""
         talk = self.desk.history(self._turns())
         if self.rng.random() < 0.46:
             route = "status"
@@ -183,7 +183,7 @@ class Examples:
         return Example([*classification_messages(recent), message("assistant", route)])
 
     def stream(self, count: int) -> Iterator[Example]:
-        """`count` examples in random order of kinds."""
+        """Yield `count` examples with their kinds in random order."""
         makers = {"support": self.support, "talk": self.talk, "status": self.status, "route": self.route}
         kinds = self.rng.choices(list(SHARES), weights=list(SHARES.values()), k=count)
         return (makers[kind]() for kind in kinds)

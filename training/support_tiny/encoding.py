@@ -13,9 +13,9 @@ from training.support_tiny.prompts import ROUTES
 from training.support_tiny.tokenizer import END, PAD, ROLES, render
 
 ROUTE_WEIGHT = 3.0
-"""A route is one token, a reply thirty: without a weight the routes would hardly count."""
+"""Loss weight of a route. A route is one token and a reply about thirty, so routes would hardly count without it."""
 SPLIT_TURNS, SPLIT_WORDS = 0.3, 0.12
-"""Shares of user turns that are cut inside words, and of places cut in them: rare words then look familiar in parts."""
+"""Shares of user turns with cut words, and of the words cut in them. Pieces of rare words then look familiar."""
 NAMES = {route.name for route in ROUTES}
 CHUNK = 2000
 CUT_WORDS = 8
@@ -25,7 +25,7 @@ TARGET_STEP = 256
 
 @dataclass
 class Encoded:
-    """One example: token ids, where the learnt reply begins, and the weight of its tokens."""
+    """An example: its token ids, the start of the reply to learn, and the weight of the reply's tokens."""
 
     ids: np.ndarray
     reply_start: int
@@ -34,7 +34,7 @@ class Encoded:
 
 @dataclass
 class Batch:
-    """Input ids `[rows, length]`, the flat indices of the positions that predict a reply, their targets and weights."""
+    """Input ids `[rows, length]`, flat indices of the positions that predict a reply, their targets and weights."""
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -43,7 +43,7 @@ class Batch:
 
 
 def _pieces(rng: Random, text: str) -> list[str]:
-    """The text, cut now and then inside a word."""
+    """Cut some words of the text in pieces."""
     if rng.random() > SPLIT_TURNS:
         return [text]
     cuts = [
@@ -53,7 +53,7 @@ def _pieces(rng: Random, text: str) -> list[str]:
 
 
 def _prompt_segments(rng: Random, example: Example) -> list[str]:
-    """The rendered prompt in pieces to be tokenized one by one; the turn with the looked-up status stays whole."""
+    """Return the rendered prompt in pieces that are tokenized separately. The turn with the status stays whole."""
     segments: list[str] = []
     for turn in example.messages[:-1]:
         text = render(turn["role"], turn["content"])
@@ -67,7 +67,7 @@ def _prompt_segments(rng: Random, example: Example) -> list[str]:
 
 
 def _kept(example: Example) -> tuple[str, bool]:
-    """The part of the reply that is learnt, and whether it is the whole reply."""
+    """Return the part of the reply to learn, and whether it is the whole reply."""
     reply = example.messages[-1]["content"]
     if not example.cut:
         return reply, True
@@ -76,7 +76,7 @@ def _kept(example: Example) -> tuple[str, bool]:
 
 
 def encode(examples: Iterable[Example], tokenizer: Tokenizer, seed: int) -> list[Encoded]:
-    """Token ids of all examples."""
+    """Encode all examples."""
     rng = Random(seed)
     result: list[Encoded] = []
     source = iter(examples)
@@ -98,7 +98,7 @@ def _rounded(count: int, step: int) -> int:
 
 
 def _batch(rows: list[Encoded], size: int, length: int, pad: int) -> Batch:
-    """A batch of `size` rows; missing rows and missing targets are filled up with weight 0."""
+    """Build a batch of `size` rows. Missing rows and targets are padded with weight 0."""
     ids = np.full((size, length), pad, dtype=np.int64)
     spots: list[tuple[int, int, float]] = []
     for i, row in enumerate(rows):
@@ -110,9 +110,9 @@ def _batch(rows: list[Encoded], size: int, length: int, pad: int) -> Batch:
 
 
 def batches(rows: list[Encoded], tokenizer: Tokenizer, tokens: int, seed: int) -> list[Batch]:
-    """Batches of about `tokens` tokens each, rows of similar length together, in random order.
+    """Group rows of similar length into batches of about `tokens` tokens, in random order.
 
-    There are few different shapes, because the matrix library keeps memory for every shape it has seen.
+    The batches have few different shapes, because the matrix library keeps memory for every shape it has seen.
     """
     rng = Random(seed)
     pad = tokenizer.token_to_id(PAD)

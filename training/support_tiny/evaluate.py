@@ -2,7 +2,7 @@
 
     python -m training.support_tiny.evaluate --model models/support-tiny
 
-While the phrases are being worked on, look at `development.jsonl` instead; the held-out set is for the last word.
+While working on the phrases, measure on `development.jsonl` instead. The held-out set is for the final result.
 
     python -m training.support_tiny.evaluate --items training/support_tiny/development.jsonl
 """
@@ -32,7 +32,7 @@ Item = dict[str, Any]
 
 @dataclass
 class Report:
-    """Counts of right answers; `topics` maps each topic to [right, asked]."""
+    """Counts of right answers. `topics` maps each topic to [right, asked]."""
 
     items: str
     routes: int = 0
@@ -46,7 +46,7 @@ class Report:
 
 
 class Model:
-    """A chat model with the two things that the report needs: scores of choices and greedy replies."""
+    """A chat model that scores choices and writes greedy replies."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -58,19 +58,19 @@ class Model:
 
     @torch.inference_mode()
     def log_probability(self, messages: list[Message], reply: str) -> float:
-        """Of the reply after the messages."""
+        """Return the log-probability of the reply after the messages."""
         prompt = self.tokenizer(self._prompt(messages), add_special_tokens=False)["input_ids"]
         answer = self.tokenizer(reply, add_special_tokens=False)["input_ids"]
         logits = self.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         return float(logits.log_softmax(-1)[range(len(answer)), answer].sum())
 
     def choose(self, messages: list[Message]) -> str:
-        """The likelier route."""
+        """Return the likelier route."""
         return max((route.name for route in ROUTES), key=lambda name: self.log_probability(messages, name))
 
     @torch.inference_mode()
     def replies(self, chats: list[list[Message]]) -> list[str]:
-        """Greedy replies to several chats."""
+        """Return greedy replies to several chats."""
         prompts = [self._prompt(messages) for messages in chats]
         inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         output = self.model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
@@ -78,26 +78,26 @@ class Model:
 
 
 def abouts() -> dict[str, str]:
-    """Each topic's phrase that its replies contain."""
+    """Return the phrase of each topic that its replies contain."""
     topics = json.loads((HERE / "topics.json").read_text(encoding="utf-8"))
     return {topic["id"]: topic["about"].lower() for topic in topics}
 
 
 def status_right(item: Item, reply: str) -> bool:
-    """The reply repeats number and status, or asks for the number when none was given."""
+    """Return whether the reply repeats number and status, or asks for a missing number."""
     if not item["issue_number"]:
         return not re.search(r"\d", reply) and "number" in reply.lower()
     return item["issue_number"] in reply and item["issue_status"] in reply
 
 
 def support_right(item: Item, reply: str, phrases: dict[str, str]) -> bool:
-    """The reply is about the item's topic and no other."""
+    """Return whether the reply is about the item's topic and no other."""
     reply = reply.lower()
     return [topic for topic, phrase in phrases.items() if phrase in reply] == [item["topic"]]
 
 
 def _replies(model: Model, items: list[Item], chat: Callable[[Item], list[Message]], console: Console) -> list[str]:
-    """Greedy replies in the order of the items; similar lengths are generated together."""
+    """Return greedy replies in the order of the items. Chats of similar length are generated together."""
     order = sorted(range(len(items)), key=lambda i: sum(len(turn["content"]) for turn in items[i]["messages"]))
     replies = [""] * len(items)
     for start in track(range(0, len(order), BATCH), "replies", console=console):
@@ -116,7 +116,7 @@ def _support_chat(item: Item) -> list[Message]:
 
 
 def evaluate(model: Model, items: list[Item], name: str, console: Console) -> tuple[Report, list[tuple[Item, str]]]:
-    """The report, and the wrong ones as pairs of item and answer (for development sets only)."""
+    """Evaluate the model. Returns the report, and pairs of item and wrong answer for development sets."""
     report, wrong = Report(name), list[tuple[Item, str]]()
     by_task: dict[str, Counter[bool]] = defaultdict(Counter)
     for item in track(items, "routes", console=console):
@@ -151,7 +151,7 @@ def _share(right: int, total: int) -> str:
 
 
 def rows(report: Report) -> list[tuple[str, str, str]]:
-    """What is measured, the result and the target."""
+    """Return the rows of the table: measurement, result and target."""
     return [
         ("route of the last message", _share(report.routes_right, report.routes), "97 %"),
         ("status reply repeats number and status", _share(report.status_right, report.status_replies), "97 %"),
@@ -160,7 +160,7 @@ def rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints the numbers as tables."""
+    """Print the numbers as tables."""
     table = Table("held-out conversations", "right", "target", title=report.items)
     for row in rows(report):
         table.add_row(*row)
@@ -172,19 +172,19 @@ def show(report: Report, console: Console) -> None:
 
 
 def write_section(folder: Path, name: str, section: dict[str, Any]) -> None:
-    """Puts one section into the model's `report.json`, which has "training" and "held_out"."""
+    """Write one section of the model's `report.json`, which has "training" and "held_out"."""
     path = folder / "report.json"
     sections = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     path.write_text(json.dumps(sections | {name: section}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_items(path: Path) -> list[Item]:
-    """Conversations, one JSON object a line."""
+    """Read conversations from a file with one JSON object per line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/support-tiny"))
     parser.add_argument("--items", type=Path, default=HELD_OUT)

@@ -1,7 +1,7 @@
-"""The training loop: several processes of one thread each, which average their gradients at every step.
+"""The training loop. Several single-threaded processes average their gradients at every step.
 
-Two processes learn from twice the dialogues that one process with two threads does in the same time: matrices this
-small leave a second thread little to do.
+Two processes train on twice as many dialogues as one process with two threads, because matrices this small don't
+benefit from a second thread.
 """
 
 import math
@@ -28,12 +28,12 @@ _SMOOTHING = 0.98
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; elsewhere float32 is faster."""
+    """Return whether the processor multiplies bfloat16 matrices in hardware. Otherwise float32 is faster."""
     return torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
 
 
 def fit(plan: Plan, tokenizer: Path, folder: Path) -> dict[str, float]:
-    """One pass over the plan's dialogues; writes the weights to `folder`. Returns `tokens`, `steps` and `seconds`."""
+    """Train for one pass over the dialogues and save the weights. Returns `tokens`, `steps` and `seconds`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,12 +67,12 @@ def _worker(
 
 
 def precision() -> str:
-    """The number format of the multiplications."""
+    """Return the number format of matrix multiplications."""
     return "bfloat16 autocast" if fast_bfloat16() else "float32"
 
 
 def _share(rank: int, plan: Plan, tokenizer: Tokenizer) -> tuple[list[Batch], int]:
-    """The batches of one process, and how many tokens they hold: each process plays dialogues of its own."""
+    """Return the batches of one process, with its own dialogues, and their number of tokens."""
     seed = plan.seed + 1000 * rank
     examples = Examples(load_phrases(), seed).stream(plan.examples // plan.processes)
     rows = encode(examples, tokenizer, seed)
@@ -80,7 +80,7 @@ def _share(rank: int, plan: Plan, tokenizer: Tokenizer) -> tuple[list[Batch], in
 
 
 def _rate(step: int, steps: int, plan: Plan) -> float:
-    """Share of the learning rate: linear warm-up, then a cosine down to 2 %."""
+    """Return the factor of the learning rate: linear warm-up, then cosine decay to 2 %."""
     if step < plan.warmup_steps:
         return (step + 1) / plan.warmup_steps
     done = (step - plan.warmup_steps) / max(1, steps - plan.warmup_steps)
@@ -88,7 +88,7 @@ def _rate(step: int, steps: int, plan: Plan) -> float:
 
 
 def _optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, which learns from far fewer dialogues than AdamW does; AdamW for embeddings and norms."""
+    """Return Muon for the matrices, which needs far fewer dialogues than AdamW, and AdamW for the rest."""
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
     rate, decay = plan.learning_rate, plan.weight_decay
@@ -97,7 +97,7 @@ def _optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
 
 
 def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
-    """Weighted cross entropy, with logits only where a reply token is predicted.
+    """Return the weighted cross entropy. Logits are computed only for the tokens of replies.
 
     Rows are padded on the right and attention is causal, so no attention mask is needed.
     """
@@ -118,7 +118,7 @@ def _average_gradients(model: nn.Module) -> None:
 
 @contextmanager
 def _training(model: LlamaForCausalLM, embedding_dropout: float) -> Iterator[None]:
-    """The model in training mode. Eager attention is, on a CPU, twice as fast backwards as the fused kernel here."""
+    """Put the model into training mode. Backward passes on a CPU are twice as fast with eager attention."""
     dropout = nn.Dropout(embedding_dropout)
     hook = model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, output: dropout(output))
     model.train()

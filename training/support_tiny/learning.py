@@ -1,4 +1,4 @@
-"""Trains the model: learns the tokenizer from generated dialogues, then the weights."""
+"""Trains the tokenizer on generated dialogues, then the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ TOKENIZER_EXAMPLES = 30_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the model card says about a training run."""
+    """Facts about a training run for the model card."""
 
     examples: int
     parameters: int
@@ -26,7 +26,7 @@ class Outcome:
 
 
 def train(plan: Plan, folder: Path, console: Console) -> Outcome:
-    """Trains by the plan and writes weights, tokenizer and chat template to `folder`."""
+    """Train by the plan, and save weights, tokenizer and chat template to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     phrases = load_phrases()
     console.print(f"playing {plan.examples:,} dialogues about {len(phrases.topics)} topics")

@@ -1,4 +1,4 @@
-"""What is trained, and how: the plan, and a small Llama with random weights."""
+"""The training plan, and the small Llama that is trained."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides the result, besides the phrases."""
+    """Hyperparameters of a training run."""
 
     examples: int = 340_000
     seed: int = 7
     batch_tokens: int = 2_500
-    """Tokens of a batch of one process."""
+    """Tokens in a batch, per process."""
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     weight_decay: float = 0.05
@@ -27,7 +27,7 @@ class Plan:
 
 
 def build_model(plan: Plan, tokenizer: Tokenizer) -> LlamaForCausalLM:
-    """A small Llama with random weights, the same for the same seed."""
+    """Build a small Llama with random weights that depend only on the seed."""
     torch.manual_seed(plan.seed)
     end, pad = tokenizer.token_to_id(END), tokenizer.token_to_id(PAD)
     config = LlamaConfig(

@@ -1,4 +1,4 @@
-"""Makes clean phrases look like what people really type: typos, missing words, odd case and punctuation."""
+"""Makes clean phrases look typed by people: typos, missing words, odd case and punctuation."""
 
 from random import Random
 
@@ -9,13 +9,13 @@ ENDINGS = ("", "", "", "!", "!!", "?", "??", ".", ".", "...", " :(", " ?", " !")
 
 
 def pseudo_word(rng: Random) -> str:
-    """A word that does not exist, such as "tomuva"; it stands for all words that training never shows."""
+    """Invent a word such as "tomuva". Such words stand for all words that are missing from the training data."""
     word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(rng.randint(1, 3)))
     return word + (rng.choice(CONSONANTS) if rng.random() < 0.5 else "")
 
 
 def _mistype(rng: Random, word: str) -> str:
-    """One slip of the finger: swap, drop, double or wrong letter."""
+    """Make one typing error: swap, drop, double or replace a letter."""
     if len(word) < 3:
         return word
     i = rng.randrange(len(word) - 1)
@@ -30,7 +30,7 @@ def _mistype(rng: Random, word: str) -> str:
 
 
 def _words(rng: Random, words: list[str], typos: dict[str, list[str]], strength: float) -> list[str]:
-    """Substitutes, mistypes, drops and inserts words; words with a brace are placeholders and stay."""
+    """Substitute, mistype, drop and insert words. Placeholders, which contain a brace, stay."""
     result: list[str] = []
     for word in words:
         chance = rng.random() / strength
@@ -61,7 +61,7 @@ def _case(rng: Random, text: str) -> str:
 
 
 def roughen(rng: Random, text: str, typos: dict[str, list[str]]) -> str:
-    """The phrase as one particular person would type it."""
+    """Rewrite the phrase as one random person would type it."""
     strength = rng.choice((0.1, 0.5, 1.0, 1.0, 2.0))
     words = _words(rng, text.split(), typos, strength)
     if rng.random() < 0.02:

@@ -1,8 +1,11 @@
-"""Reads the phrase files: `topics/*.yaml` (one entry a topic) and `phrases/*.yaml` (what is common to all topics).
+"""Reads the phrase files: `topics/*.yaml` with an entry for each topic, and `phrases/*.yaml` for all topics.
 
-A topic has a `title` (how a reply names it, with the `about` phrase in it), three pieces of `advice` (given one after
-the other while the user keeps asking), `things` and `symptoms` (any thing may be followed by any symptom), `keywords`
-(each enough to tell the topic) and `says` (whole complaints).
+A topic has these keys:
+- `title`: the topic's name in replies, which contains the phrase `about`
+- `advice`: three pieces, given one after the other while the user keeps asking
+- `things` and `symptoms`: any symptom may follow any thing
+- `keywords`: each identifies the topic
+- `says`: whole complaints
 """
 
 import json
@@ -18,7 +21,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Topic:
-    """One IT problem: how users speak of it and what the desk answers."""
+    """An IT problem with its users' phrases and the desk's advice."""
 
     id: str
     about: str
@@ -32,7 +35,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class SmallTalk:
-    """One kind of turn that needs no advice, with its one reply."""
+    """A kind of turn that needs no advice, with its only reply."""
 
     id: str
     reply: str
@@ -41,7 +44,7 @@ class SmallTalk:
 
 @dataclass(frozen=True)
 class Phrases:
-    """Everything the dialogues are made of."""
+    """All phrases from which dialogues are made."""
 
     topics: list[Topic]
     small_talk: list[SmallTalk]
@@ -54,7 +57,7 @@ class Phrases:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Every word of all phrases once, rare ones too: what is copied from it may be any word."""
+        """Return every word of all phrases once, so that rare words are drawn as often as common ones."""
         texts = [
             text
             for group in (self.status, self.questions, self.slots, self.followups, self.frames)
@@ -94,7 +97,7 @@ def _topic(about: str, topic_id: str, entry: dict[str, Any]) -> Topic:
 
 
 def _check_advice(topics: Iterable[Topic]) -> None:
-    """A reply must name its own topic and no other, else neither user nor evaluation can tell them apart."""
+    """Check that each reply names its own topic and no other. The evaluation relies on it."""
     topics = list(topics)
     for topic in topics:
         if topic.about.lower() not in topic.title.lower():
@@ -106,7 +109,7 @@ def _check_advice(topics: Iterable[Topic]) -> None:
 
 
 def load_phrases() -> Phrases:
-    """All phrases, checked."""
+    """Load and check all phrases."""
     entries: dict[str, Any] = {}
     for path in sorted((HERE / "topics").glob("*.yaml")):
         entries |= _read(path)

@@ -1,6 +1,6 @@
-"""Words longer status questions: what was reported, what has happened since, what is asked and why it matters.
+"""Generates long status questions: a report, later events, the question itself and the reason for it.
 
-Real users seldom write the one clause that a list of questions holds; parts that combine freely come closer to them.
+Real users seldom write a single clause. Freely combined parts resemble their questions more than a fixed list does.
 """
 
 import re
@@ -12,7 +12,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def filled(rng: Random, text: str, slots: dict[str, list[str]]) -> str:
-    """The text with a word for each of its slots; other placeholders stay."""
+    """Replace each slot of a text by one of its words. Other placeholders stay."""
     return _SLOT.sub(lambda found: rng.choice(slots.get(found[1], [found[0]])), text)
 
 
@@ -26,7 +26,7 @@ NUMBERED = (
     *[("question", "since"), ("question", "reasons"), ("since", "question"), ("reasons", "question")],
     *[("complaint", "reported", "asks"), ("complaint", "question")],
 )
-"""Orders of the parts of a question; an order stands as often as it is likely."""
+"""Orders of the parts of a question. Likely orders are repeated."""
 UNNUMBERED = (
     *[("wants", "asks")] * 6,
     *[("asks", "wants")] * 3,
@@ -37,7 +37,7 @@ JOINTS = (" ", " ", ", ", ", ", ". ", ". ", "... ", " - ", "; ", "! ", " and ", 
 
 
 class StatusQuestions:
-    """Draws questions that still hold the placeholders {ref}, {thing} and {utterance}."""
+    """Draws questions that contain the placeholders {ref}, {thing} and {utterance}."""
 
     def __init__(self, phrases: Phrases, rng: Random) -> None:
         self.rng = rng
@@ -53,7 +53,7 @@ class StatusQuestions:
         return filled(self.rng, self.rng.choice(self.simple if name == "question" else self.parts[name]), self.slots)
 
     def question(self, numbered: bool) -> str:
-        """One question of several parts; {ref} stands in it where it is about a numbered issue."""
+        """Draw a question of several parts. A question about a numbered issue contains {ref}."""
         names = self.rng.choice(NUMBERED if numbered else UNNUMBERED)
         text = self._part(names[0])
         for name in names[1:]:
@@ -61,9 +61,9 @@ class StatusQuestions:
         return text
 
     def followup(self) -> str:
-        """A question that only makes sense after an answer, such as "and the other one?"."""
+        """Draw a question that follows an answer, such as "and the other one?"."""
         return self._part("followups")
 
     def unnamed(self) -> str:
-        """An issue without its number, such as "my ticket"."""
+        """Draw a name for an issue without a number, such as "my ticket"."""
         return self.rng.choice(self.slots["unnamed"])

@@ -12,7 +12,7 @@ VOCABULARY = 4096
 MAX_LENGTH = 2048
 
 WORDS = r" ?\p{L}+| ?[^\s\p{L}\p{N}]|\p{N}|\s"
-"""Digits and signs stand alone, so that an unseen number or a state can be copied piece by piece."""
+"""Pattern of words. Digits and signs are single tokens, so the model can copy unseen numbers piece by piece."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -30,13 +30,13 @@ CHAT_TEMPLATE = """\
 
 
 def render(role: str, content: str) -> str:
-    """One message as the chat template writes it."""
+    """Render a message as the chat template does."""
     content = content.replace("<|", "< |")
     return f"{ROLES[role]}{content if role == 'assistant' else ' ' + content}{END}"
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Learns the merges from rendered text."""
+    """Train the tokenizer on rendered text."""
     tokenizer = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(WORDS), "isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -53,7 +53,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the tokenizer so that `AutoTokenizer.from_pretrained(folder)` loads it."""
+    """Save the tokenizer for `AutoTokenizer.from_pretrained(folder)`."""
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,

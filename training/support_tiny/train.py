@@ -1,9 +1,8 @@
-"""Makes the demo model from nothing: dialogues, tokenizer, training, held-out report, model card.
+"""Builds the demo model from scratch: dialogues, tokenizer, training, held-out report, model card.
 
     python -m training.support_tiny.train
 
-The files of the model folder are replaced at the very end, one rename each; what else lies there
-(model-settings.json) stays.
+At the end, each file of the model folder is replaced by a rename. Other files there, such as model-settings.json, stay.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from training.support_tiny.model import Plan
 
 
 def install(built: Path, folder: Path) -> None:
-    """Moves the files of `built` over those of `folder`."""
+    """Move the files of `built` over those of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(built.iterdir()):
         path.chmod(0o644)
@@ -29,7 +28,7 @@ def install(built: Path, folder: Path) -> None:
 
 
 def build(plan: Plan, folder: Path, console: Console) -> None:
-    """Trains, measures and installs."""
+    """Train, evaluate and install the model."""
     built = folder.parent / f".{folder.name}.new"
     shutil.rmtree(built, ignore_errors=True)
     outcome = train(plan, built, console)
@@ -43,7 +42,7 @@ def build(plan: Plan, folder: Path, console: Console) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("models/support-tiny"), help="the model folder")
     parser.add_argument("--examples", type=int, default=Plan.examples, help="dialogues to train on")

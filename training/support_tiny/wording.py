@@ -1,4 +1,4 @@
-"""Words single turns: complaints about a topic, questions for a status, issue numbers and states."""
+"""Generates single turns: complaints about a topic, status questions, issue numbers and states."""
 
 from random import Random
 
@@ -9,7 +9,7 @@ from training.support_tiny.questions import StatusQuestions, filled
 
 
 class Wording:
-    """Draws phrases; the same generator state gives the same phrases."""
+    """Draws phrases. Equal states of the random generator give equal phrases."""
 
     def __init__(self, phrases: Phrases, rng: Random) -> None:
         self.phrases = phrases
@@ -21,7 +21,7 @@ class Wording:
         return filled(self.rng, self.rng.choice(self.phrases.frames[group]), self.phrases.slots)
 
     def _core(self, topic: Topic) -> str:
-        """The part of a complaint that tells its topic."""
+        """Draw the part of a complaint that names its topic."""
         kind = self.rng.random()
         frame = self._pick(self.rng.choices(("frames", "stories", "decoys"), (0.68, 0.22, 0.10))[0])
         if kind < 0.56:
@@ -37,14 +37,14 @@ class Wording:
         return self._pick("numbers").format(n=self.rng.randint(1, 10 ** self.rng.randint(1, 5)))
 
     def _aside(self, topic: Topic) -> str:
-        """Something beside the point that another topic's words may appear in."""
+        """Draw a side remark, which may contain words of another topic."""
         other = self.rng.choice(self.phrases.topics)
         if other.id == topic.id:
             return self._pick("backstory")
         return self._pick("unaffected").format(thing=self.rng.choice(other.things))
 
     def complaint(self, topic: Topic) -> str:
-        """A user's turn about the topic."""
+        """Draw a user's turn about the topic."""
         rng = self.rng
         parts = [self._core(topic)]
         if rng.random() < 0.12:
@@ -67,7 +67,7 @@ class Wording:
         return roughen(rng, text, self.phrases.typos)
 
     def issue_number(self) -> str:
-        """An issue number in one of its forms: 48213, #48213, BUG-771."""
+        """Draw an issue number in one of its forms: 48213, #48213 or BUG-771."""
         rng = self.rng
         digits = "".join(rng.choice("0123456789") for _ in range(rng.choice((1, 2, 3, 3, 4, 4, 5, 5, 6, 7))))
         form = rng.random()
@@ -85,7 +85,7 @@ class Wording:
         return prefix + rng.choice(("-", "-", "-", "-", "", "_", "/", " #", " ")) + digits
 
     def reference(self, number: str) -> str:
-        """The number as a user names it: alone or as "ticket 48213"."""
+        """Draw the number as users write it: alone or as "ticket 48213"."""
         rng = self.rng
         if rng.random() < 0.45:
             return number
@@ -100,7 +100,7 @@ class Wording:
         return self.questions.question(numbered=bool(number))
 
     def status_question(self, number: str) -> str:
-        """A user's turn that asks for the state of `number`, or of an unnamed issue when it is empty."""
+        """Draw a question for the state of `number`, or of an unnamed issue if the number is empty."""
         rng, text = self.rng, self._status_clause(number)
         if rng.random() < 0.18:
             text = f"{self._pick('openers')} {text}"
@@ -113,7 +113,7 @@ class Wording:
         return self._as_typed(text, number)
 
     def status_followup(self) -> str:
-        """A user's turn that asks on, after the state of an issue was told."""
+        """Draw a question that follows the answer with an issue's state."""
         return self._as_typed(self.questions.followup(), "")
 
     def _as_typed(self, text: str, number: str) -> str:
@@ -125,7 +125,7 @@ class Wording:
         return text.replace("{utterance}", rng.choice(topic.says))
 
     def _state_word(self) -> str:
-        """One word of a made-up state: usual in one, any word at all, invented, a number or a date."""
+        """Draw a word of a made-up state: a usual word, any word, an invented one, a number or a date."""
         rng = self.rng
         kind = rng.random()
         if kind < 0.3:
@@ -141,7 +141,7 @@ class Wording:
         return rng.choice((f"{number}", f"{number}%", clock, date, f"v{number}.{number % 7}", f"#{number}"))
 
     def issue_state(self) -> str:
-        """What the tracker says: half the time real states, else random words, so that only copying helps."""
+        """Draw a tracker entry. Half of them are random words, so that only copying helps."""
         rng = self.rng
         if rng.random() < 0.3:
             return rng.choice(self.phrases.status["states"])
@@ -154,7 +154,7 @@ class Wording:
         return " ".join(words)
 
     def lookup(self) -> tuple[str, str]:
-        """An issue number, perhaps empty, and the state that the tracker has for it."""
+        """Draw an issue number, which may be empty, and its state in the tracker."""
         chance = self.rng.random()
         if chance < 0.12:
             return "", NO_NUMBER
