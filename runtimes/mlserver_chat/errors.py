@@ -7,7 +7,7 @@ MLServerError
   | - SettingsError    422    the same for settings, prompts and manifests; raised while a model loads
   + RequestTooLarge    413    the body of a request is over the server's limit; RESOURCE_EXHAUSTED over gRPC
   + RequestTimeout     408    the body of a request didn't come in time
-  + Conflict           409    the store already holds something else under this key
+  + Conflict           409    another server reported a conflict; no store of this suite raises it
   + RateLimited        429    over a limit, ours or the upstream's
   + UpstreamFailed     424    the upstream failed or timed out after the request was sent
   | - CallerLeft       424    the caller hung up, so the work for it was cancelled
@@ -81,7 +81,11 @@ class RequestTimeout(ChatError):
 
 
 class Conflict(ChatError):
-    """What the caller wants to write contradicts what is stored."""
+    """The request contradicts what is stored.
+
+    The stores of this suite raise no conflict. It stands for the status 409 of another V2 server, and for stores of
+    your own.
+    """
 
     status = HTTPStatus.CONFLICT
     kind = "conflict"

@@ -42,6 +42,8 @@ class _HttpClient(httpx2.AsyncClient):
         except _NOTHING_SENT:
             _SENT.set(before)
             raise
+        # A compressed answer could grow past its limit, so it isn't decompressed: it is then no JSON.
+        answer.headers.pop("content-encoding", None)
         answer.stream = _BoundedStream(cast(httpx2.AsyncByteStream, answer.stream), self._max_bytes)
         if not stream:
             try:
@@ -89,7 +91,6 @@ def build_client(settings: ApiSettings, max_bytes: int) -> AsyncOpenAI:
             timeout=timeout,
             limits=DEFAULT_CONNECTION_LIMITS,
             follow_redirects=False,
-            # A few packed bytes could become any number of bytes.
             headers={"accept-encoding": "identity"},
         ),
     }

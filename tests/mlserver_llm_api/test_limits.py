@@ -1,6 +1,8 @@
 """Time and size limits on a real API that dribbles, never ends, or answers without end."""
 
 import asyncio
+import gzip
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -8,6 +10,7 @@ import pytest
 
 from mlserver_chat import ChatError, Message, NotReachable, UpstreamFailed
 from mlserver_chat.requests.deadline import Deadline, deadline_scope
+from mlserver_chat.testing import Reply
 from mlserver_llm_api.openai_backend import OpenAIBackend
 
 MESSAGES = [Message.of_text("user", "hi")]
@@ -110,6 +113,14 @@ async def test_an_endless_answer_is_cut_and_not_asked_for_again(serve, backend, 
     error = await failure(backend(max_bytes=500_000, base_url=url, max_retries=2), streamed)
     assert str(error) == "upstream failed: the API answered more than 'limits.max_response_bytes' allows"
     assert api.connections == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_compressed_answer_is_not_inflated(api, backend, streamed):
+    answer = json.dumps({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
+    bomb = gzip.compress((" " * 5_000_000 + answer).encode())
+    api.script(Reply(body=bomb, headers={"content-encoding": "gzip"}))
+    assert isinstance(await failure(backend(), streamed), UpstreamFailed)
 
 
 async def test_a_caller_that_leaves_ends_the_upstream_call(serve, backend):
