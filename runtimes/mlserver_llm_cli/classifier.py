@@ -1,7 +1,6 @@
 """`mlserver-llm classifier`: how well a served classifier routes."""
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
@@ -13,14 +12,18 @@ from typing import Any, cast
 import click
 from mlserver.types import InferenceRequest, InferenceResponse
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from mlserver_chat import ChatError, Message, RemoteClient, encode_history
+from mlserver_chat import Message, RemoteClient, encode_history
+from mlserver_chat.files import UnreadableFile, parse_json, read_text
 from mlserver_chat.messages.types import as_messages
 from mlserver_chat.tensors import as_input, float_elements, text_elements
 
+from .words import Group, markup
+
+_LARGEST_FILE = 64 * 2**20
+"""Largest file of cases, in bytes."""
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -47,7 +50,7 @@ class Result:
         return self.route == self.case.route
 
 
-@click.group()
+@click.group(cls=Group)
 def classifier() -> None:
     """Classifiers that route."""
 
@@ -64,16 +67,12 @@ def evaluate(url: str, cases: Path, wrong: bool, at_least: float | None) -> None
     line: {"messages": [{"role": "user", "content": "…"}], "route": "status"}; other keys are ignored.
     """
     console = Console()
-    try:
-        results = asyncio.run(_classify(url, _read_cases(cases), console))
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
+    results = asyncio.run(_classify(url, _read_cases(cases), console))
     console.print(_routes_table(results), _thresholds_table(results), sep="\n")
     for result in [each for each in results if wrong and not each.right]:
-        text = escape(result.case.messages[-1].text[:100])
-        console.print(
-            f"[red]{result.case.route} → {result.route}[/] {result.score:.2f}  {text}", highlight=False, soft_wrap=True
-        )
+        text = markup(result.case.messages[-1].text[:100])
+        routes = f"[red]{markup(result.case.route)} → {markup(result.route)}[/]"
+        console.print(f"{routes} {result.score:.2f}  {text}", highlight=False, soft_wrap=True)
     accuracy = sum(result.right for result in results) / len(results)
     median = sorted(result.seconds for result in results)[len(results) // 2]
     console.print(f"{accuracy:.1%} of {len(results)} right, median {median * 1000:.0f} ms", highlight=False)
@@ -82,14 +81,21 @@ def evaluate(url: str, cases: Path, wrong: bool, at_least: float | None) -> None
 
 def _read_cases(path: Path) -> list[Case]:
     cases: list[Case] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = read_text(path, _LARGEST_FILE)
+    except UnreadableFile as error:
+        raise click.ClickException(f"{path}: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            record = cast(dict[str, Any], json.loads(line))
-            cases.append(Case(as_messages(record["messages"]), str(record["route"])))
+            record = cast(dict[str, Any], parse_json(line))
+            case = Case(as_messages(record["messages"]), str(record["route"]))
         except (ValueError, KeyError, TypeError):
             raise click.ClickException(f"{path}:{number}: expected an object with 'messages' and 'route'") from None
+        if not case.messages:
+            raise click.ClickException(f"{path}:{number}: 'messages' is empty; expected at least one")
+        cases.append(case)
     if not cases:
         raise click.ClickException(f"{path}: holds no case")
     return cases
@@ -123,7 +129,7 @@ def _routes_table(results: Sequence[Result]) -> Table:
     for route in sorted(wanted | chosen):
         precision = f"{right[route] / chosen[route]:.1%}" if chosen[route] else "–"
         recall = f"{right[route] / wanted[route]:.1%}" if wanted[route] else "–"
-        table.add_row(route, str(wanted[route]), str(chosen[route]), precision, recall)
+        table.add_row(markup(route), str(wanted[route]), str(chosen[route]), precision, recall)
     return table
 
 

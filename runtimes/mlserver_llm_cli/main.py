@@ -1,7 +1,6 @@
 """The command `mlserver-llm`."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from .classifier import classifier
 from .memory import memory
 from .pipeline import pipeline
 from .prompts import prompts
-from .words import counted
+from .words import Group, as_json, counted, printable, say
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlserver-llm")
 def main() -> None:
     """LLM applications on MLServer and Seldon Core 2."""
@@ -38,19 +37,20 @@ def check(paths: tuple[Path, ...], form: str) -> None:
 def _print_json(report: Report) -> None:
     counts = {name: len(getattr(report, name)) for name in ("models", "prompts", "manifests")}
     findings = [dataclasses.asdict(finding) for finding in report.findings]
-    click.echo(json.dumps({**counts, "errors": report.errors, "warnings": report.warnings, "findings": findings}))
+    say(as_json({**counts, "errors": report.errors, "warnings": report.warnings, "findings": findings}))
 
 
 def _print_text(report: Report) -> None:
     for finding in report.findings:
         colour = "red" if finding.level == "error" else "yellow"
-        click.echo(f"{finding.file}: {click.style(finding.level, fg=colour)}: {finding.sentence}")
+        level = click.style(finding.level, fg=colour)
+        click.echo(f"{printable(finding.file)}: {level}: {printable(finding.sentence)}")
     checked = [
         counted(len(report.models), "model"),
         counted(len(report.prompts), "prompt"),
         counted(len(report.manifests), "manifest"),
     ]
-    click.echo(f"{', '.join(checked)}: {counted(report.errors, 'error')}, {counted(report.warnings, 'warning')}")
+    say(f"{', '.join(checked)}: {counted(report.errors, 'error')}, {counted(report.warnings, 'warning')}")
 
 
 for group in (classifier, memory, pipeline, prompts):

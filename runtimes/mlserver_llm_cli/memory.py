@@ -1,5 +1,6 @@
 """`mlserver-llm memory`: what a memory store holds, over any store."""
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -13,7 +14,6 @@ from typing import Any, TextIO, cast
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -23,13 +23,15 @@ from mlserver_chat.tensors import dumps, json_object
 from mlserver_memory.opening import schema_of
 from mlserver_memory.operations import exported
 
-from .stores import find_store, run, until_done
-from .words import counted
+from .stores import find_store, run
+from .words import Group, as_json, counted, markup, say
 
 _PAGE = 1000
 """Messages read at a time."""
 _BATCH = 50
 """Messages imported at a time: a file store reads the messages of one append together."""
+_LONGEST_LINE = 2**24
+"""Longest line of a file to import, in characters."""
 _YEAR_10000 = 253_402_300_800
 """In seconds since the epoch."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -40,7 +42,7 @@ _everywhere_option = click.option("--all-namespaces", is_flag=True, help="Act in
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
-@click.group()
+@click.group(cls=Group)
 def memory() -> None:
     """Look after conversations: list, show, export, import, delete, prune, migrate.
 
@@ -72,20 +74,20 @@ async def _scopes(
 @_store_argument
 @_namespace_option
 @_everywhere_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(store: str, namespace: str | None, all_namespaces: bool, as_json: bool) -> None:
+@click.option("--json", "json_lines", is_flag=True, help="One JSON object a line.")
+def list_(store: str, namespace: str | None, all_namespaces: bool, json_lines: bool) -> None:
     """List conversations: id, messages, when the newest one came."""
 
     async def work(opened: MemoryStore) -> None:
         table = Table(*(["namespace"] if all_namespaces else []), "memory_id", "messages", "updated")
         async for name, scope in _scopes(opened, namespace, all_namespaces):
             async for info in scope.conversations():
-                if as_json:
-                    click.echo(dumps({**name, **dataclasses.asdict(info)}))
+                if json_lines:
+                    say(as_json({**name, **dataclasses.asdict(info)}))
                 else:
-                    named = [_safe(each) for each in (*name.values(), info.memory_id)]
+                    named = [markup(each) for each in (*name.values(), info.memory_id)]
                     table.add_row(*named, str(info.messages), _moment(info.updated))
-        if not as_json:
+        if not json_lines:
             Console().print(table)
 
     run(store, namespace, work)
@@ -105,19 +107,14 @@ def show(store: str, memory_id: str, namespace: str | None) -> None:
             found = True
             produced = " ".join(f"{name}={value}" for name, value in message.provenance.items())
             console.print(
-                f"[dim]{message.sequence} {_moment(message.created)}[/] [bold]{_safe(message.role)}[/] "
-                f"{_safe(_shown(message.message))} [dim]{_safe(produced)}[/]",
+                f"[dim]{message.sequence} {_moment(message.created)}[/] [bold]{markup(message.role)}[/] "
+                f"{markup(_shown(message.message))} [dim]{markup(produced)}[/]",
                 highlight=False,
             )
         if not found:
             raise click.ClickException(f"there is no conversation '{memory_id}'")
 
     run(store, namespace, work)
-
-
-def _safe(text: str) -> str:
-    """Text of a user on a terminal: no markup, no control sequences."""
-    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text))
 
 
 def _shown(message: Message) -> str:
@@ -152,7 +149,7 @@ def export(
                     async for message in _messages(scope, memory_id):
                         missing.discard(memory_id)
                         row = {**name, "memory_id": memory_id, **json.loads(exported(message))}
-                        output.write(dumps(row) + "\n")
+                        output.write(as_json(row) + "\n")
         output.flush()
         if missing:
             raise click.ClickException(f"there is no conversation '{sorted(missing)[0]}'")
@@ -193,7 +190,7 @@ def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) ->
     """
 
     async def work(opened: MemoryStore) -> None:
-        rows = [_row(line, number) for number, line in enumerate(source, 1) if line.strip()]
+        rows = list(_rows(source))
         conversations: dict[tuple[str | None, str], list[_Row]] = {}
         for row in rows:
             conversations.setdefault((row.namespace, row.memory_id), []).append(row)
@@ -213,15 +210,25 @@ def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) ->
                     if not dry_run:
                         await _append(scope, memory_id, batch)
                     progress.advance(task, len(batch))
-        click.echo(f"{'would import' if dry_run else 'imported'} {counted(imported, 'message')}")
+        say(f"{'would import' if dry_run else 'imported'} {counted(imported, 'message')}")
         if refused:
             raise click.ClickException(f"other messages are there already, nothing was changed: {', '.join(refused)}")
 
     run(store, namespace, work, changes=not dry_run)
 
 
-def _row(line: str, number: int) -> _Row:
-    where = f"line {number}"
+def _rows(source: TextIO) -> Iterator[_Row]:
+    number = 0
+    while line := source.readline(_LONGEST_LINE + 1):
+        number += 1
+        where = f"line {number}"
+        if len(line) > _LONGEST_LINE:
+            raise click.ClickException(f"{where} is longer than {_LONGEST_LINE} characters")
+        if line.strip():
+            yield _row(line, where)
+
+
+def _row(line: str, where: str) -> _Row:
     record = json_object(line, where)
     memory_id, provenance, created = record.get("memory_id"), record.get("provenance", {}), record.get("created")
     if not isinstance(memory_id, str) or not isinstance(provenance, dict):
@@ -263,7 +270,7 @@ def delete(store: str, memory_ids: tuple[str, ...], namespace: str | None, dry_r
                 count = len([message async for message in _messages(opened, memory_id)])
             else:
                 count = await opened.delete(check_memory_id(memory_id))
-            click.echo(f"{'would delete' if dry_run else 'deleted'} {memory_id}: {counted(count, 'message')}")
+            say(f"{'would delete' if dry_run else 'deleted'} {memory_id}: {counted(count, 'message')}")
 
     run(store, namespace, work, changes=not dry_run)
 
@@ -308,7 +315,7 @@ def prune(
                 ids = [info.memory_id async for info in scope.conversations()]
                 for memory_id in _tracked(progress, ids, "prune"):
                     removed += await scope.prune(moment, max_messages, memory_id, dry_run)
-        click.echo(f"{'would remove' if dry_run else 'removed'} {counted(removed, 'message')}")
+        say(f"{'would remove' if dry_run else 'removed'} {counted(removed, 'message')}")
 
     run(store, namespace, work, changes=not dry_run)
 
@@ -328,16 +335,16 @@ def migrate(store: str, dry_run: bool) -> None:
         try:
             version, newest = await schema_of(opened)
             if version < newest and dry_run:
-                click.echo(f"would bring the schema from version {version} to {newest}; 0 is none")
+                say(f"would bring the schema from version {version} to {newest}; 0 is none")
                 return
             if not dry_run:
                 await opened.open()
                 if version < newest:
-                    click.echo(f"brought the schema from version {version} to {newest}; 0 is none")
+                    say(f"brought the schema from version {version} to {newest}; 0 is none")
             stats = await opened.stats()
         finally:
             await opened.aclose()
         held = f"{counted(stats.conversations, 'conversation')}, {counted(stats.messages, 'message')}"
-        click.echo(f"the schema is up to date; {held}")
+        say(f"the schema is up to date; {held}")
 
-    until_done(work())
+    asyncio.run(work())

@@ -2,19 +2,17 @@
 
 import asyncio
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from mlserver.types import InferenceRequest
 from rich.console import Console
 from rich.table import Table
 
-from mlserver_chat import ChatError
+from mlserver_chat.files import find_files
 from mlserver_chat.limits import Limits
 from mlserver_chat.tensors import text_input
 from mlserver_pipeline.calls.remote import open_server
@@ -32,14 +30,12 @@ from mlserver_pipeline.manifests.lint import Finding, lint_file
 from mlserver_pipeline.manifests.loading import load_graphs
 from mlserver_pipeline.manifests.wiring import repository_tensors
 
-from .words import counted
-
-Result = TypeVar("Result")
+from .words import Group, as_json, counted, markup, printable, say
 
 MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def pipeline() -> None:
     """Pipelines: lint, draw, explain and run them."""
 
@@ -56,47 +52,51 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
     will surprise. With --models also: are the steps there, and do the tensors that they declare fit together.
     """
     tensors = repository_tensors(models) if models else None
-    files = _files(paths)
+    files, left_out = _files(paths)
+    for path, sentence in left_out.items():
+        say(f"{printable(path)} {sentence}", err=True)
     if not files:
         raise click.ClickException(f"no YAML file of Seldon's resources in {', '.join(map(str, paths))}")
     findings = [finding for path in files for finding in lint_file(path, tensors)]
     if form == "json":
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], ensure_ascii=False))
+        say(as_json([dataclasses.asdict(finding) for finding in findings]))
     else:
         for finding in findings:
             click.echo(_github(finding) if form == "github" else _text(finding))
     errors = sum(finding.level == "error" for finding in findings)
     if form == "text":
         warnings = len(findings) - errors
-        click.echo(
-            f"{counted(len(files), 'file')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}", err=True
-        )
-    sys.exit(1 if errors or (strict and findings) else 0)
+        say(f"{counted(len(files), 'file')}: {counted(errors, 'error')}, {counted(warnings, 'warning')}", err=True)
+    sys.exit(1 if errors or left_out or (strict and findings) else 0)
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """The files themselves, and the YAML files of folders that hold one of Seldon's resources."""
+def _files(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """The files themselves, the YAML files of folders that hold one of Seldon's resources, and the folders left out."""
     found: list[Path] = []
+    left_out: dict[Path, str] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix in (".yaml", ".yml"))
-            # What may not be read is not passed over in silence.
+            searched = find_files(path)
+            left_out |= searched.left_out
+            # A file that may not be read gets its finding from the linter.
+            inside = searched.named("*.yaml", "*.yml")
             found += [each for each in inside if holds_resource(each) or not os.access(each, os.R_OK)]
         else:
             found.append(path)
-    return found
+    return found, left_out
 
 
 def _text(finding: Finding) -> str:
     level = click.style(finding.level, fg="red" if finding.level == "error" else "yellow")
-    place = f"{finding.file}:{finding.line}"
-    return f"{place}: {level}: {finding.sentence} [{finding.rule}]\n    fix: {finding.fix}"
+    place = f"{printable(finding.file)}:{finding.line}"
+    return f"{place}: {level}: {printable(finding.sentence)} [{finding.rule}]\n    fix: {printable(finding.fix)}"
 
 
 def _github(finding: Finding) -> str:
     """A workflow command, which GitHub shows beside the line."""
-    message = f"{finding.sentence}; {finding.fix}".replace("%", "%25").replace("\n", "%0A")
-    return f"::{finding.level} file={finding.file},line={finding.line},title={finding.rule}::{message}"
+    message = printable(f"{finding.sentence}; {finding.fix}").replace("%", "%25")
+    file = printable(finding.file).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+    return f"::{finding.level} file={file},line={finding.line},title={finding.rule}::{message}"
 
 
 @pipeline.command()
@@ -109,7 +109,7 @@ def graph(manifest: Path, form: str) -> None:
     """
     drawing = draw(_graphs(manifest))
     if form == "mermaid":
-        click.echo(flowchart(drawing), nl=False)
+        say(flowchart(drawing).removesuffix("\n"))
         return
     try:
         from mlserver_pipeline.drawing.svg import picture
@@ -132,7 +132,7 @@ def explain(manifest: Path, inputs: tuple[str, ...], emits: tuple[str, ...]) -> 
         names = inputs or _read_of_request(each)
         traces, result = asyncio.run(explain_graph(each, names, answers))
         _print_traces(traces)
-        click.echo(f"{each.name} {result}")
+        say(f"{each.name} {result}")
 
 
 def _read_of_request(graph: Graph) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _print_traces(traces: Sequence[NodeTrace]) -> None:
         table.add_column(title, overflow="fold")
     for trace in traces:
         if trace.node.calls_model:
-            table.add_row(trace.node.name, "yes" if trace.firings else "no", trace.why)
+            table.add_row(markup(trace.node.name), "yes" if trace.firings else "no", markup(trace.why))
     Console().print(table)
 
 
@@ -170,7 +170,7 @@ def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, tra
     if not all(key and sign for key, sign, _ in texts):
         raise click.UsageError("--input expects NAME=TEXT")
     tensors = [text_input(key, [value]) for key, _, value in texts]
-    click.echo(_or_exit(_run(graphs, name or graphs[0].name, InferenceRequest(inputs=tensors), url, trace, timeout)))
+    say(asyncio.run(_run(graphs, name or graphs[0].name, InferenceRequest(inputs=tensors), url, trace, timeout)))
 
 
 async def _run(graphs: list[Graph], name: str, request: InferenceRequest, url: str, trace: bool, timeout: float) -> str:
@@ -183,29 +183,19 @@ async def _run(graphs: list[Graph], name: str, request: InferenceRequest, url: s
     finally:
         await steps.aclose()
     shown = {tensor.name: [_plain(element) for element in tensor.data] for tensor in answer.message.tensors}
-    return json.dumps(shown, ensure_ascii=False, indent=2)
+    return as_json(shown, indent=2)
 
 
 def _plain(element: object) -> object:
     return element.decode("utf-8", errors="replace") if isinstance(element, bytes) else element
 
 
-def _or_exit(work: Coroutine[Any, Any, Result]) -> Result:
-    try:
-        return asyncio.run(work)
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
-
-
 def _graphs(manifest: Path) -> list[Graph]:
-    try:
-        return load_graphs(manifest.name, manifest.parent)
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
+    return load_graphs(manifest.name, manifest.parent)
 
 
 @pipeline.command()
 @click.argument("kind", type=click.Choice([*KINDS]), default="Pipeline")
 def schema(kind: str) -> None:
     """Print the JSON schema of a resource, for editors."""
-    click.echo(json.dumps(KINDS[kind].model_json_schema(), indent=2))
+    say(as_json(KINDS[kind].model_json_schema(), indent=2))

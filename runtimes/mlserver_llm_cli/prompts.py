@@ -1,24 +1,24 @@
 """`mlserver-llm prompts`: read a prompt, and see what an LLM would get."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from mlserver_chat import ChatError, Message, encode_history
+from mlserver_chat import Message, encode_history
+from mlserver_chat.files import MAX_FILE_BYTES, find_files, parse_json
 from mlserver_chat.llm.prompts import Prompt, PromptCatalog, PromptOptions, fill
 from mlserver_chat.messages.types import as_messages
 from mlserver_chat.tensors import as_input, text_input
 
 from .checks.prompts import is_prompt
+from .words import Group, as_json, markup, printable, say
 
 
-@click.group()
+@click.group(cls=Group)
 def prompts() -> None:
     """Prompts as files."""
 
@@ -35,13 +35,13 @@ def show(paths: tuple[Path, ...], llm: str) -> None:
     for path in _prompt_files(paths):
         for prompt in _catalog(path, None).versions:
             identity = f" · {prompt.hash(llm)}" if llm else ""
-            title = f"[bold]{escape(prompt.name)}[/] version {escape(prompt.version)}{identity} · {escape(str(path))}"
+            title = f"[bold]{markup(prompt.name)}[/] version {markup(prompt.version)}{identity} · {markup(path)}"
             console.print(title, highlight=False)
             console.print(_messages_table(prompt))
             if prompt.fields:
                 console.print(_fields_table(prompt))
             if prompt.invocation_config:
-                console.print("options: " + escape(json.dumps(prompt.invocation_config)), highlight=False)
+                console.print("options: " + markup(as_json(prompt.invocation_config)), highlight=False)
             console.print()
 
 
@@ -56,26 +56,24 @@ def render(path: Path, version: str | None, values: tuple[str, ...], messages: T
     if messages is not None:
         inputs.append(as_input(encode_history(_conversation(messages))))
     prompt = _catalog(path, version).select()
-    try:
-        filled = fill(prompt, {tensor.name: tensor for tensor in inputs})
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(json.dumps([message.to_openai() for message in filled], ensure_ascii=False, indent=2))
+    filled = fill(prompt, {tensor.name: tensor for tensor in inputs})
+    say(as_json([message.to_openai() for message in filled], indent=2))
 
 
 def _prompt_files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    found = [path for path in paths if path.is_file()]
-    found += [file for path in paths for file in sorted(path.glob("**/*.json")) if is_prompt(file)]
+    found = [path for path in paths if not path.is_dir()]
+    for folder in (path for path in paths if path.is_dir()):
+        searched = find_files(folder)
+        found += [file for file in searched.named("*.json") if is_prompt(file)]
+        for path, sentence in searched.left_out.items():
+            say(f"{printable(path)} {sentence}", err=True)
     if not found:
         raise click.ClickException("there is no prompt file")
     yield from found
 
 
 def _catalog(path: Path, version: str | None) -> PromptCatalog:
-    try:
-        catalog = PromptCatalog.of_settings(path.name, None, PromptOptions(version=version), path.parent)
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
+    catalog = PromptCatalog.of_settings(path.name, None, PromptOptions(version=version), path.parent)
     assert catalog is not None
     return catalog
 
@@ -83,7 +81,7 @@ def _catalog(path: Path, version: str | None) -> PromptCatalog:
 def _messages_table(prompt: Prompt) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for message in prompt.template:
-        table.add_row(message.role, escape(message.content))
+        table.add_row(markup(message.role), markup(message.content))
     return table
 
 
@@ -91,7 +89,7 @@ def _fields_table(prompt: Prompt) -> Table:
     table = Table("placeholder", "tensor", "meaning", box=None, padding=(0, 2))
     for placeholder, field in prompt.fields.items():
         entry = prompt.legend.get(placeholder)
-        table.add_row(placeholder, field, escape(entry.description) if entry else "")
+        table.add_row(placeholder, markup(field), markup(entry.description) if entry else "")
     return table
 
 
@@ -103,7 +101,13 @@ def _split(value: str) -> tuple[str, str]:
 
 
 def _conversation(file: TextIO) -> list[Message]:
+    text = file.read(MAX_FILE_BYTES + 1)
+    if len(text) > MAX_FILE_BYTES:
+        raise click.BadParameter(f"expected at most {MAX_FILE_BYTES} characters", param_hint="--messages")
     try:
-        return as_messages(cast(list[dict[str, Any]], json.load(file)))
+        records = parse_json(text)
+        if isinstance(records, list):
+            return as_messages(cast(list[dict[str, Any]], records))
     except (ValueError, TypeError, KeyError):
-        raise click.BadParameter('expected a JSON list of {"role", "content"}', param_hint="--messages") from None
+        pass
+    raise click.BadParameter('expected a JSON list of {"role", "content"}', param_hint="--messages")

@@ -10,10 +10,13 @@ import click
 from mlserver import ModelSettings
 from mlserver.settings import ModelParameters
 
-from mlserver_chat import ChatError, MemoryStore, SettingsError, load_settings
+from mlserver_chat import MemoryStore, SettingsError, load_settings
+from mlserver_chat.files import read_json
 from mlserver_memory import ConversationalMemory, InMemoryStore, MemorySettings, open_store
 from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.opening import place_of, schema_of
+
+from .words import say
 
 SETTINGS = "model-settings.json"
 
@@ -36,6 +39,7 @@ def _settings(store: str) -> MemorySettings:
     path = Path(store) / SETTINGS if Path(store).is_dir() else Path(store)
     if path.is_file():
         try:
+            read_json(path)
             return load_settings(MemorySettings, ModelSettings.parse_file(str(path)))
         except ValueError:
             raise SettingsError(f"'{path}' is no {SETTINGS}; a SQLite file is written sqlite:///{store}") from None
@@ -60,7 +64,7 @@ async def _opened(store: str, namespace: str | None, changes: bool) -> AsyncGene
         if 0 < version < newest:
             raise click.ClickException("the schema is older than this release: run 'mlserver-llm memory migrate' first")
         if not version:
-            click.echo(f"nothing was stored there yet: {place_of(opened)}", err=True)
+            say(f"nothing was stored there yet: {place_of(opened)}", err=True)
         found = opened if version else InMemoryStore()
         yield found.scope(configured if namespace is None else namespace)
     finally:
@@ -76,19 +80,4 @@ def run(
         async with _opened(store, namespace, changes) as opened:
             await work(opened)
 
-    until_done(opened_run())
-
-
-def until_done(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; what users can do something about becomes one sentence."""
-    try:
-        asyncio.run(work)
-    except ChatError as error:
-        raise click.ClickException(str(error)) from None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        where = f"'{error.filename}': " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror}") from None
-    except UnicodeDecodeError:
-        raise click.ClickException("the file is not UTF-8 text") from None
+    asyncio.run(opened_run())

@@ -1,5 +1,6 @@
 """What is wrong between the models of a repository."""
 
+import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def check_modules(models: Sequence[CheckedModel]) -> Iterator[Finding]:
         if not file.is_file():
             continue
         other = first.setdefault(module, file)
-        if other.read_bytes() != file.read_bytes():
+        if not filecmp.cmp(other, file, shallow=False):
             sentence = f"module '{module}' is another one than {other}, which it replaces in MLServer; rename one"
             yield error(model.path, "implementation", sentence)
 

@@ -1,12 +1,14 @@
 """JSON files, read more strictly than their readers do."""
 
-import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from mlserver_chat import files
 from mlserver_chat.errors import reason_of
+from mlserver_chat.files import UnreadableFile
 
 from .findings import Finding, error
 
@@ -16,21 +18,14 @@ def read_json(path: Path) -> tuple[Any, list[Finding]]:
     twice: list[str] = []
 
     def noting(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice.extend(key for key, count in counts.items() if count > 1)
         return dict(pairs)
 
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=noting)
-    except OSError as failure:
-        return None, [error(path, "", f"can't be read: {failure.strerror}")]
-    except UnicodeDecodeError:
-        return None, [error(path, "", "is not UTF-8 text")]
-    except json.JSONDecodeError as failure:
-        place = f"line {failure.lineno}, column {failure.colno}"
-        return None, [error(path, "", f"is not JSON, so MLServer passes it over: {failure.msg} at {place}")]
-    except RecursionError:
-        return None, [error(path, "", "is nested too deeply")]
+        content: Any = files.read_json(path, pairs=noting)
+    except UnreadableFile as failure:
+        return None, [error(path, "", str(failure))]
     return content, [error(path, key, f"'{key}' is there twice; JSON readers take the last one") for key in twice]
 
 

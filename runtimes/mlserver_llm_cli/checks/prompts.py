@@ -1,12 +1,12 @@
 """Prompt files, read as an LLM step reads them."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from mlserver_chat import PromptSettings, SettingsError
+from mlserver_chat.files import UnreadableFile, parse_json, read_text
 from mlserver_chat.llm.prompts import PromptCatalog, PromptOptions
 
 from .findings import Finding, error
@@ -38,9 +38,9 @@ def check_catalog(path: Path, config: PromptSettings, folder: Path) -> Iterator[
 def is_prompt(path: Path) -> bool:
     """Whether a JSON file that no settings name looks like a prompt, or a list of prompts."""
     try:
-        text = path.read_text(encoding="utf-8")
-        content: Any = json.loads(text) if '"template"' in text else None  # a tokenizer's JSON is large
-    except (OSError, ValueError, RecursionError):
+        text = read_text(path)
+        content: Any = parse_json(text) if '"template"' in text else None  # a tokenizer's JSON is large
+    except UnreadableFile:
         return False
     items = cast(list[Any], content) if isinstance(content, list) else [content]
     return bool(items) and all(isinstance(item, Mapping) and "template" in item and "name" in item for item in items)

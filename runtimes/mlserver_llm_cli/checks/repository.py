@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import glob
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlserver_chat.files import FolderFiles, find_files
 from mlserver_pipeline.manifests.crds import holds_resource
 
 from . import server
@@ -75,14 +75,17 @@ def _check_file(path: Path, report: Report) -> list[Finding]:
     if path.name == server.FILE_NAME:
         return check_server_settings(path.parent)[1]
     if path.suffix in _YAML:
-        report.manifests.add(path.resolve())
+        report.manifests.add(_real(path))
         return check_manifest(path)
-    report.prompts.add(path.resolve())
+    report.prompts.add(_real(path))
     return check_prompt_file(path)
 
 
 def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
-    models = [_checked(path, report) for path in _files(folder, FILE_NAME)]
+    found = find_files(folder)
+    for path, sentence in found.left_out.items():
+        yield error(path, "", sentence)
+    models = [_checked(path, report) for path in found.named(FILE_NAME)]
     for model in models:
         yield from model.findings
     if models:
@@ -92,31 +95,33 @@ def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
         yield from check_modules(models)
         yield from check_processes(models, settings.parallel_workers if settings else 0)
         yield from check_reads(models)
-    loose = [path for path in _files(folder, "*.json") if is_prompt(path)]
-    loose += [path for path in _files(folder, "*.y*ml") if holds_resource(path)]
+    loose = [path for path in found.named("*.json") if is_prompt(path)]
+    loose += [path for path in found.named("*.yaml", "*.yml") if holds_resource(path)]
     for path in loose:
-        if path.resolve() not in report.prompts | report.manifests:
+        if _real(path) not in report.prompts | report.manifests:
             yield from _check_file(path, report)
-    yield from _misspelt_files(folder)
+    yield from _misspelt_files(found)
     if not models and not loose:
         yield error(folder, "", f"holds no {FILE_NAME}, no prompt and no manifest")
 
 
 def _checked(path: Path, report: Report) -> CheckedModel:
     model = check_model(path)
-    report.models.add(path.resolve())
+    report.models.add(_real(path))
     for file in model.files:
-        (report.manifests if file.suffix in _YAML else report.prompts).add(file.resolve())
+        (report.manifests if file.suffix in _YAML else report.prompts).add(_real(file))
     return model
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """The files that MLServer finds: at any depth, not in hidden folders, through links."""
-    found = glob.glob(os.path.join(glob.escape(str(folder)), "**", pattern), recursive=True)
-    return [Path(name) for name in sorted(found)]
+def _real(path: Path) -> Path:
+    """The path without symbolic links, or as it is where there is no such path."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path
 
 
-def _misspelt_files(folder: Path) -> Iterator[Finding]:
-    for path in _files(folder, "*.json"):
+def _misspelt_files(found: FolderFiles) -> Iterator[Finding]:
+    for path in found.named("*.json"):
         if path.name != FILE_NAME and difflib.get_close_matches(path.name, [FILE_NAME], cutoff=0.9):
             yield error(path, "", f"is not read by MLServer; did you mean {FILE_NAME}?")

@@ -1,5 +1,6 @@
 """`settings.json`, the server's own settings: MLServer ignores in silence what it doesn't know."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ def check_server_settings(folder: Path) -> tuple[Settings | None, list[Finding]]
     path = folder / FILE_NAME
     content: dict[str, Any] | None = {}
     findings: list[Finding] = []
-    if path.exists():
+    if os.path.lexists(path):
         content, findings = read_object(path)
     if content is None:
         return None, findings

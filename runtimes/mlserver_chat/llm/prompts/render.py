@@ -1,5 +1,6 @@
 """The template languages: a plain one-pass replacement, and Jinja in an immutable sandbox with limits."""
 
+import atexit
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +20,7 @@ TemplateType = Literal["plain", "jinja"]
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _RENDERER = JinjaRenderer()
 """Shared by all prompts of the process."""
+atexit.register(_RENDERER.close)
 
 
 @lru_cache(maxsize=1024)
@@ -34,6 +36,8 @@ def placeholders(template: str, kind: TemplateType) -> frozenset[str]:
         used = meta.find_undeclared_variables(ENVIRONMENT.parse(template))
     except TemplateError as error:
         raise ValueError(f"the template is not valid Jinja: {error}") from error
+    except RecursionError as error:
+        raise ValueError("the template is not valid Jinja: it is nested too deeply") from error
     return frozenset(used) - ENVIRONMENT.globals.keys()
 
 
