@@ -14,6 +14,8 @@ from pydantic import Field, StringConstraints, ValidationError
 from .errors import InvalidInput, SettingsError, reason_of
 from .settings import Settings
 
+_INT64 = 2**63
+
 MAX_DIMENSIONS = 64
 """Most dimensions of a tensor's shape, as in NumPy."""
 
@@ -79,13 +81,15 @@ class GenerationLimits(Limits):
 
 
 def check_dimensions(tensor: str, shape: Sequence[int]) -> None:
-    """Refuse a shape of more than `MAX_DIMENSIONS`.
+    """Refuse a shape of more than `MAX_DIMENSIONS`, or with a size beyond 64 bits.
 
     Raises:
-        InvalidInput: it has more.
+        InvalidInput: the shape is refused.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidInput(f"tensor '{tensor}' has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
+    if any(not -_INT64 <= size < _INT64 for size in shape):
+        raise InvalidInput(f"tensor '{tensor}' has a size beyond 64 bits; expected sizes that gRPC can carry")
 
 
 @dataclass
@@ -109,7 +113,7 @@ class ElementBudget:
         A negative size, which other checks refuse, counts as 0.
 
         Raises:
-            InvalidInput: more elements than are left, or more dimensions than `MAX_DIMENSIONS`.
+            InvalidInput: more elements than are left, or a shape that `check_dimensions` refuses.
         """
         check_dimensions(tensor, shape)
         count = 0 if any(size <= 0 for size in shape) else 1

@@ -30,7 +30,13 @@ def test_tensors_share_one_budget() -> None:
 
 
 def test_a_size_of_zero_makes_a_tensor_empty() -> None:
-    assert ElementBudget(1).take("a", [10**30, 0, 10**30]) == 0
+    assert ElementBudget(1).take("a", [2**62, 0, 2**62]) == 0
+
+
+@pytest.mark.parametrize("size", [2**63, 10**400, -(10**400)])
+def test_a_size_beyond_64_bits_is_refused(size: int) -> None:
+    with pytest.raises(InvalidInput, match="beyond 64 bits"):
+        ElementBudget(1).take("a", [0, size])
 
 
 def test_a_shape_of_very_many_dimensions_is_refused() -> None:

@@ -168,6 +168,37 @@ def test_a_shape_over_grpc_is_bounded_before_it_is_believed(server: Server, shap
     assert time.monotonic() - began < 5
 
 
+def message(datatype: str, shape: list[int], *raw: bytes) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="memory")
+    request.inputs.add(name="t", datatype=datatype, shape=shape)
+    request.raw_input_contents.extend(raw)
+    return request
+
+
+WRONG_PARAMETER = message("BYTES", [1])
+WRONG_PARAMETER.parameters["content_type"].int64_param = 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        message("INT32", [1], b"\0"),
+        message("INT32", [-1], b"\0" * 4),
+        message("BYTES", [1], b"\xff" * 8),
+        message("STRING", [1], b"a"),
+        WRONG_PARAMETER,
+    ],
+    ids=["short", "negative", "length", "datatype", "parameter"],
+)
+def test_a_message_that_mlserver_cannot_convert_is_refused(
+    server: Server, request_: pb.ModelInferRequest, streamed: bool
+) -> None:
+    error = grpc_error(server, request_, streamed)
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert error.details().startswith("the message can't be read")
+
+
 def test_a_rest_caller_that_hangs_up_cancels_the_work(mlserver: Callable[..., Server]) -> None:
     server = mlserver({"slow": SLOW}, files={"slow/slow.py": SLOW_MODEL})
     with pytest.raises(httpx2.ReadTimeout):

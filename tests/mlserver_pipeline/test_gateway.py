@@ -5,13 +5,18 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlserver.types import Datatype
 
 from mlserver_pipeline.api.gateway import BadRequest, read_request, write_response
 from mlserver_pipeline.engine.messages import StepMessage, Tensor
 
+TENSOR = {"name": "t", "shape": [1], "datatype": "BYTES", "data": ["x"], "parameters": {}}
+
 
 def body(**tensor: Any) -> bytes:
-    return json.dumps({"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["x"]} | tensor]}).encode()
+    return json.dumps({"inputs": [TENSOR | tensor]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,9 @@ def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> 
     assert read_request(json.dumps(request).encode()) == StepMessage("", {"t": 0, "b": True, "s": "x"}, ())
 
 
+NUMBERS = ["INT8", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -58,6 +66,12 @@ def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> 
             "more than 1 elements under shape [1, 2]; Core 2 makes room for the first dimension",
         ),
         (body(shape=[10**12]), "the request's tensors have too many elements; expected at most 1000000 together"),
+        (body(datatype="\ud800"), r"unknown datatype '\ud800'"),
+        *((body(datatype=each, data=[10**400]), f"tensor 't' holds an element that is no {each}") for each in NUMBERS),
+        (body(datatype="FP32", data=[1e300]), "tensor 't' holds an element that is no FP32"),
+        (body(datatype="FP64", data=[float("inf")]), "tensor 't' holds an element that is no FP64"),
+        (body(shape=[0, 10**400], data=[]), "tensor 't' has a size beyond 64 bits"),
+        (body(parameters={"x": 10**400}), "parameter 'x' of tensor 't' can't pass a pipeline"),
         (body(data=[1]), "tensor 't' holds an element that is no BYTES"),
         (body(data=["\ud800"]), "half of a surrogate pair"),
         (body(name="\ud800"), "input 0 has no name"),
@@ -125,3 +139,43 @@ def test_the_tensors_of_a_request_share_one_budget_of_elements(tensors: list[dic
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 60_000_000
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=[]))
+    | st.sampled_from([10**400, -(10**400), 2**63, 1e300, "\ud800"])
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(st.fixed_dictionaries({}, optional={key: values for key in TENSOR}), max_size=3)},
+    optional={"id": values, "parameters": values},
+)
+
+
+@given(requests)
+def test_any_request_is_read_or_refused_with_a_sentence_that_can_be_sent(request: dict[str, Any]) -> None:
+    try:
+        message = read_request(json.dumps(request).encode())
+    except BadRequest as refused:
+        str(refused).encode("utf-8")
+    else:
+        write_response(message)
+
+
+@given(st.sampled_from(sorted(Datatype.__members__)), st.lists(scalars, max_size=3), st.integers(0, 5))
+def test_any_data_is_read_or_refused_with_a_sentence_that_can_be_sent(
+    datatype: str, data: list[Any], size: int
+) -> None:
+    try:
+        message = read_request(body(datatype=datatype, shape=[size], data=data))
+    except BadRequest as refused:
+        str(refused).encode("utf-8")
+    else:
+        write_response(message)
+        assert len(message.tensors[0].data) == size

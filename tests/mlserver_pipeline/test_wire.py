@@ -125,7 +125,16 @@ def test_a_clients_data_is_flattened_and_its_text_encoded(datatype: str, data: A
 
 
 @pytest.mark.parametrize(
-    ("datatype", "data"), [("INT32", ["a"]), ("INT32", [2**40]), ("BYTES", [1]), ("BYTES", ["\ud800"])]
+    ("datatype", "data"),
+    [
+        ("INT32", ["a"]),
+        ("INT32", [2**40]),
+        ("INT64", [10**400]),
+        ("FP32", [10**400]),
+        ("FP64", [10**400]),
+        ("BYTES", [1]),
+        ("BYTES", ["\ud800"]),
+    ],
 )
 def test_data_that_does_not_fit_its_datatype_is_refused_by_name(datatype: str, data: Any) -> None:
     with pytest.raises(InvalidInput, match="tensor 't' holds"):

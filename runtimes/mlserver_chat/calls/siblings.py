@@ -28,7 +28,7 @@ from mlserver.tracing import get_tracer_provider
 from opentelemetry import trace
 from opentelemetry.trace import TracerProvider
 
-from ..errors import RequestTooLarge, SettingsError
+from ..errors import InvalidInput, RequestTooLarge, SettingsError
 from ..files import UnreadableFile, find_files, read_json
 from ..settings import settings_folder
 
@@ -90,7 +90,13 @@ def guard_grpc_messages(
     @functools.wraps(convert)
     def checked(self: InferenceServicer, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> Any:
         check(request, context.invocation_metadata())
-        return convert(self, request, context)
+        try:
+            return convert(self, request, context)
+        except Exception as error:
+            raise InvalidInput(
+                "the message can't be read; expected known datatypes, parameters of the right type, "
+                "and raw contents that fill the shapes"
+            ) from error
 
     InferenceServicer._InsertHeaders = checked  # pyright: ignore[reportPrivateUsage]
 

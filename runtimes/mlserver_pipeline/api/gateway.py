@@ -60,7 +60,7 @@ def _tensor(value: object, index: int, budget: ElementBudget) -> Tensor:
     if not isinstance(shape, list) or not all(_is_size(size) for size in cast(list[Any], shape)):
         raise BadRequest(f"tensor '{name}' has no shape; expected a list of whole numbers")
     if not isinstance(datatype, str) or datatype not in Datatype.__members__:
-        raise BadRequest(f"tensor '{name}' has the unknown datatype '{datatype}'")
+        raise BadRequest(f"tensor '{name}' has the unknown datatype {datatype!r:.40}")
     sizes = tuple(cast(list[int], shape))
     data = _data(name, datatype, sizes, tensor.get("data"), budget)
     return Tensor(name, datatype, sizes, data, _parameters(tensor.get("parameters"), f"tensor '{name}'"))
@@ -86,7 +86,8 @@ def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budge
     elements = [_element(name, datatype, element) for element in flat]
     zero = b"" if datatype == "BYTES" else False if datatype == "BOOL" else 0
     data = carry("FP32" if datatype == "FP16" else datatype, elements + [zero] * (size - len(flat)))
-    if data is None:
+    # A number beyond 32 bits has become infinity, which no JSON answer could hold.
+    if data is None or (datatype in ("FP16", "FP32") and any(map(math.isinf, data[: len(flat)]))):
         raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
     return data
 
@@ -98,8 +99,10 @@ def _element(name: str, datatype: str, element: object) -> object:
         return element.encode("utf-8")
     if datatype == "BOOL" and isinstance(element, bool):
         return element
-    if datatype not in ("BYTES", "BOOL") and isinstance(element, int | float) and not isinstance(element, bool):
-        return element if datatype.startswith("FP") else int(element) if math.isfinite(element) else element
+    if datatype not in ("BYTES", "BOOL") and type(element) is int:
+        return element
+    if datatype not in ("BYTES", "BOOL") and type(element) is float and math.isfinite(element):
+        return element if datatype.startswith("FP") else int(element)
     raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
 
 

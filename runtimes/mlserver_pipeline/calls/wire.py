@@ -199,7 +199,7 @@ def carry(datatype: str, data: Any) -> list[Any] | None:
         if datatype == "BYTES" and _ONLY_BYTES.issuperset(map(type, data)):
             return list(data)
         sent = InferTensorContentsConverter.from_types(data, Datatype(datatype))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return cast(list[Any], InferTensorContentsConverter.to_types(sent).root)
 
