@@ -1,4 +1,4 @@
-"""What Core 2 does to manifests, models and calls, as far as it is known: operator, scheduler, agent, and the mesh."""
+"""Imitates what Core 2's operator, scheduler, agent and mesh do to manifests, models and calls."""
 
 import http.server
 import json
@@ -37,19 +37,18 @@ SERVER_CONFIG_PORTS = {
 
 
 def pod_labels(server: dict[str, Any]) -> dict[str, str]:
-    """The labels that the operator gives to a Server's pods."""
+    """Return the labels that the operator gives to the pods of a Server."""
     own = server["metadata"].get("labels", {})
     return {**own, "seldon-server-name": server["metadata"]["name"], "app.kubernetes.io/name": "seldon-server"}
 
 
 def rewritten(settings: dict[str, Any], manifest: dict[str, Any] | None = None, mesh: str = "") -> dict[str, Any]:
-    """A `model-settings.json` as the agent writes it for MLServer: keys that it doesn't know are gone, and the Model
-    manifest's name, parameters and LLM are in.
+    """Rewrite a `model-settings.json` as the agent does: drop unknown keys, add what the Model manifest sets.
 
     Args:
-        settings: the file's content.
-        manifest: the Model; without one only the loss of keys is shown.
-        mesh: where Envoy listens, `http://host:port`.
+        settings: content of the file.
+        manifest: the Model; without one, only unknown keys are dropped.
+        mesh: address of Envoy, `http://host:port`.
     """
     kept = {key: settings[key] for key in KEPT if key in settings}
     for side in ("inputs", "outputs"):
@@ -70,12 +69,12 @@ def rewritten(settings: dict[str, Any], manifest: dict[str, Any] | None = None, 
 
 
 def generation_name(model: str) -> str:
-    """What a model is called in MLServer."""
+    """Return the name of a model in MLServer."""
     return f"{model}_1"
 
 
 def place_model(manifest: dict[str, Any], storage: Path, models: Path, mesh: str = "") -> Path:
-    """Copy a Model's folder from its storage to where MLServer of Core 2 finds it, with its settings rewritten."""
+    """Copy a Model's folder from its storage to MLServer's repository, with rewritten settings."""
     name = manifest["metadata"]["name"]
     folder = models / generation_name(name) / "1"
     shutil.copytree(storage / manifest["spec"]["storageUri"].rsplit("/", 1)[1], folder)
@@ -86,14 +85,16 @@ def place_model(manifest: dict[str, Any], storage: Path, models: Path, mesh: str
 
 
 def schedulable(model: dict[str, Any], servers: dict[str, dict[str, Any]]) -> list[str]:
-    """The Servers with all capabilities that a Model requires, by name."""
+    """Return the names of the Servers that have all capabilities that a Model requires."""
     wanted = set(model["spec"]["requirements"])
     return [name for name, server in servers.items() if wanted <= set(server["spec"]["capabilities"])]
 
 
 class Mesh:
-    """Envoy and the agents' proxies, REST and gRPC: a call goes to the Server that has the model, under its name there.
-    Models are added to `hosts` while it runs."""
+    """Envoy and the proxies of the agents, over REST and gRPC.
+
+    Sends a call to the Server that has the model, under the model's name there. `hosts` may change while it runs.
+    """
 
     def __init__(self) -> None:
         self.hosts: dict[str, Server] = {}
@@ -106,7 +107,7 @@ class Mesh:
         self._grpc.start()
 
     def close(self) -> None:
-        """Take no more calls."""
+        """Stop taking calls."""
         self._http.shutdown()
         self._http.server_close()
         self._grpc.stop(None).wait(10)

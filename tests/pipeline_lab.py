@@ -1,4 +1,4 @@
-"""Pipelines over small arithmetic models, without a server: models are functions, and time is what a test sets."""
+"""Runs pipelines without a server. Models are small functions, and the test sets the clock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +18,7 @@ Model = Callable[[StepMessage], StepMessage | Awaitable[StepMessage]]
 
 
 def manifest_text(spec: str, name: str = "p") -> str:
-    """A Pipeline resource around its `spec`."""
+    """Write a Pipeline resource with this `spec`."""
     head = f"apiVersion: mlops.seldon.io/v1alpha1\nkind: Pipeline\nmetadata: {{name: {name}}}\nspec:\n"
     return head + indent(dedent(spec).strip("\n"), "  ") + "\n"
 
@@ -32,7 +32,7 @@ def message(*tensors: Tensor, id: str = "", **parameters: bool | int | str) -> S
 
 
 def values(outcome: Outcome) -> list[tuple[str, list[int]]]:
-    """Names and data of the answer's tensors, in order."""
+    """Return the names and data of the answer's tensors, in order."""
     assert isinstance(outcome, Answer), outcome
     return [(tensor.name, tensor.data) for tensor in outcome.message.tensors]
 
@@ -48,7 +48,7 @@ class Clock:
 
 
 class Lab:
-    """Pipelines over models that are functions; `calls` keeps what each got, in order."""
+    """Runs pipelines whose models are functions. `calls` records the message of each call, in order."""
 
     def __init__(self, folder: Path, models: Mapping[str, Model], *specs: str, names: tuple[str, ...] = ("p",)):
         self.models = dict(models)
@@ -72,26 +72,26 @@ class Lab:
         answer = self.models[step](sent)
         if not isinstance(answer, StepMessage):
             answer = await answer
-        # As MLServer: the response bears the request's id.
+        # In MLServer, a response has the request's id.
         return answer._replace(id=sent.id), {}
 
     def start(self, *tensors: Tensor, pipeline: str = "p", **parameters: bool | int | str) -> Run:
         return self.engine.start(pipeline, message(*tensors, id="id-1", **parameters), {"x-request-id": "r"}, "r")
 
     async def run(self, *tensors: Tensor, pipeline: str = "p", **parameters: bool | int | str) -> Outcome:
-        """The outcome, once nothing of the request is left."""
+        """Run a request until no step runs any more, and return its outcome."""
         run = self.start(*tensors, pipeline=pipeline, **parameters)
         await run.done
         return run.outcome.result()
 
     def got(self, step: str) -> list[list[str]]:
-        """The tensor names of each call of a step."""
+        """Return the names of the tensors of each call of a step."""
         return [[tensor.name for tensor in sent.tensors] for name, sent in self.calls if name == step]
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Callable[..., Lab]:
-    """`lab({"step": function, …}, spec, …)`."""
+    """A factory of labs: `lab({"step": function, …}, spec, …)`."""
 
     def make(models: Mapping[str, Model], *specs: str, names: tuple[str, ...] = ("p",)) -> Lab:
         return Lab(tmp_path, models, *specs, names=names)
@@ -100,7 +100,7 @@ def lab(tmp_path: Path) -> Callable[..., Lab]:
 
 
 def emits(*names: str) -> Model:
-    """A model that answers tensors of these names, each the sum of everything it got."""
+    """A model that answers tensors of these names. Each is the sum of all its inputs."""
 
     def model(sent: StepMessage) -> StepMessage:
         total = sum(sum(tensor.data) for tensor in sent.tensors)
@@ -127,7 +127,7 @@ def fails(status: int, sentence: str) -> Model:
 
 
 def after(clock: Clock, milliseconds: int, model: Model) -> Model:
-    """A model that answers once the clock has moved on."""
+    """A model that answers after the clock has advanced."""
 
     async def slow(sent: StepMessage) -> StepMessage:
         await asyncio.sleep(0)

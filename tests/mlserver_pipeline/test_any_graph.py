@@ -1,4 +1,4 @@
-"""Random acyclic graphs: no request hangs, and the order in which models answer changes no answer."""
+"""Random acyclic graphs: no request hangs, and the order in which models answer doesn't change the result."""
 
 import asyncio
 import random
@@ -51,7 +51,7 @@ def graphs(draw: st.DrawFn, joins: list[str], triggers: bool) -> dict[str, Any]:
 
 
 def model(name: str, tensors: list[str], order: random.Random, lab: list[Lab]) -> Model:
-    """Emits a digest of what came, after a number of turns of the event loop that `order` draws."""
+    """Emits a digest of the message, after a random number of turns of the event loop."""
 
     async def answer(sent: StepMessage) -> StepMessage:
         for _ in range(order.randrange(4)):
@@ -83,6 +83,6 @@ def test_no_request_hangs(graph: dict[str, Any], seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(graphs(joins=["inner", "outer"], triggers=True), st.lists(st.integers(0, 99), min_size=2, max_size=4))
-def test_without_any_joins_the_order_of_answers_changes_nothing(graph: dict[str, Any], seeds: list[int]) -> None:
+def test_order_of_answers_changes_nothing_without_any_joins(graph: dict[str, Any], seeds: list[int]) -> None:
     outcomes = [run(graph, seed) for seed in seeds]
     assert all(outcome == outcomes[0] for outcome in outcomes[1:])

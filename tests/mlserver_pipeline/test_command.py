@@ -1,4 +1,4 @@
-"""`mlserver-llm pipeline`, as a user types it."""
+"""The command `mlserver-llm pipeline`."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def test_lint_is_silent_about_what_is_right() -> None:
+def test_lint_reports_nothing_for_valid_manifests() -> None:
     result = mlserver_llm("lint", ROOT / "pipelines", "--models", ROOT / "models", "--strict")
     assert result.exit_code == 0, result.output
 
@@ -51,13 +51,13 @@ def test_lint_exits_1_on_errors_and_with_strict_on_warnings(tmp_path: Path) -> N
         assert (mlserver_llm("lint", tmp_path).exit_code, mlserver_llm("lint", tmp_path, "--strict").exit_code) == codes
 
 
-def test_lint_of_a_place_without_manifests_is_no_success(tmp_path: Path) -> None:
+def test_lint_fails_for_a_folder_without_manifests(tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text("replicas: 1\n", encoding="utf-8")
     result = mlserver_llm("lint", tmp_path)
     assert (result.exit_code, "no YAML file of Seldon's resources" in result.output) == (1, True)
 
 
-def test_lint_prints_for_people_for_programs_and_for_github(tmp_path: Path) -> None:
+def test_lint_prints_text_json_and_github_commands(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(manifest_text("steps: [{name: a, input: [p]}]"), encoding="utf-8")
     sentence = "unknown field 'spec.steps[0].input'; did you mean 'inputs'?"
@@ -70,7 +70,7 @@ def test_lint_prints_for_people_for_programs_and_for_github(tmp_path: Path) -> N
     )
 
 
-def test_explain_tells_what_fires_and_what_the_others_wait_for() -> None:
+def test_explain_tells_which_steps_fire_and_what_the_others_wait_for() -> None:
     result = mlserver_llm("explain", DESK, "--emits", "route-request=issue_number,status")
     lines = {line.split()[0]: line for line in result.output.splitlines() if line and not line.startswith(" ")}
     assert lines["answer-status"].split()[1] == "yes" and lines["answer-support"].split()[1] == "no"
@@ -79,21 +79,21 @@ def test_explain_tells_what_fires_and_what_the_others_wait_for() -> None:
     assert mlserver_llm("explain", DESK, "--emits", "nobody=x").exit_code == 2
 
 
-def test_explain_takes_the_tensors_of_the_request(tmp_path: Path) -> None:
+def test_explain_accepts_the_tensors_of_the_request(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(manifest_text("steps: [{name: a, inputs: [p.inputs.x]}]\noutput: {steps: [a]}"), encoding="utf-8")
     assert "p answers" in mlserver_llm("explain", path, "--input", "x").output
     assert "p.inputs came without it" in mlserver_llm("explain", path, "--input", "y").output.replace("\n", " ")
 
 
-def test_schema_knows_every_field_and_no_other() -> None:
+def test_schema_has_every_field_and_no_other() -> None:
     schema = json.loads(mlserver_llm("schema").output)
     assert set(schema["required"]) == {"apiVersion", "kind", "metadata", "spec"}
     assert schema["$defs"]["Step"]["additionalProperties"] is False
     assert "triggersJoinType" in schema["$defs"]["Step"]["properties"]
 
 
-def test_run_calls_the_models_of_a_server_that_knows_no_pipeline(
+def test_run_calls_models_of_a_server_without_a_pipeline_runtime(
     manifest: Path, mlserver: Callable[..., Server]
 ) -> None:
     models = {name: {"implementation": "echo.Echo"} for name in "ab"}
@@ -107,7 +107,7 @@ def test_run_calls_the_models_of_a_server_that_knows_no_pipeline(
     assert failed.exit_code == 1 and "a : rpc error: code = FailedPrecondition desc = no" in failed.output
 
 
-def test_run_and_explain_say_what_is_wrong_with_their_arguments(manifest: Path) -> None:
+def test_run_and_explain_name_wrong_arguments(manifest: Path) -> None:
     assert mlserver_llm("run", manifest, "--url", "ftp://x", "--input", "a=b").exit_code == 2
     assert mlserver_llm("run", manifest, "--url", "http://x", "--input", "a=b", "--pipeline", "q").exit_code == 2
     manifest.write_text("kind: Model")

@@ -1,4 +1,4 @@
-"""Seldon's resources beside Pipeline: every field of the CRDs, no other, and what Core 2 refuses."""
+"""Seldon's resources: every field of the CRDs, no other field, and what Core 2 refuses."""
 
 import json
 from pathlib import Path
@@ -70,12 +70,12 @@ def document(kind: str, spec: str | dict[str, Any], name: str = "a-model") -> st
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_every_field_is_known_and_the_schema_says_the_same(tmp_path: Path, kind: str) -> None:
+def test_resources_and_their_schemas_have_every_field(tmp_path: Path, kind: str) -> None:
     (tmp_path / "r.yaml").write_text(document(kind, FULL[kind]), encoding="utf-8")
     assert lint_file(tmp_path / "r.yaml") == []
     given = set(yaml.safe_load(FULL[kind]))
     fields = {field.alias for field in KINDS[kind].model_fields["spec"].annotation.model_fields.values()}  # type: ignore[union-attr]
-    # Not both of explainer and llm may be set; a Pipeline's fields have tests of their own.
+    # A Model can't set both explainer and llm. Other tests cover a Pipeline's fields.
     assert kind == "Pipeline" or fields - given <= {"explainer"}
     schema = json.loads(CliRunner().invoke(pipeline, ["schema", kind]).output)
     content = yaml.safe_load(document(kind, FULL[kind]))
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_core_2_refuses_is_an_error(tmp_path: Path, case: str) -> None:
+def test_lint_reports_what_core_2_refuses_as_errors(tmp_path: Path, case: str) -> None:
     kind, spec, sentence = REFUSED[case]
     (tmp_path / "r.yaml").write_text(document(kind, spec), encoding="utf-8")
     findings = lint_file(tmp_path / "r.yaml")
@@ -125,17 +125,17 @@ def test_what_core_2_refuses_is_an_error(tmp_path: Path, case: str) -> None:
     assert any(finding.sentence.endswith(sentence) or sentence in finding.sentence for finding in findings)
 
 
-def test_a_model_has_a_name_that_a_step_can_have(tmp_path: Path) -> None:
+def test_model_names_are_valid_step_names(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(document("Model", MODEL, name="a.b"), encoding="utf-8")
     assert [finding.rule for finding in lint_file(tmp_path / "r.yaml")] == ["model-name"]
 
 
-def test_replicas_default_to_the_fewest(tmp_path: Path) -> None:
+def test_replicas_default_to_the_minimum(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(document("Model", {**MODEL, "minReplicas": 2, "maxReplicas": 4}), encoding="utf-8")
     assert lint_file(tmp_path / "r.yaml") == []
 
 
-def test_resources_of_other_projects_are_passed_over(tmp_path: Path) -> None:
+def test_resources_of_other_projects_are_skipped(tmp_path: Path) -> None:
     other = "apiVersion: tekton.dev/v1\nkind: Pipeline\nmetadata: {name: p}\nspec: {tasks: []}\n"
     (tmp_path / "r.yaml").write_text(other, encoding="utf-8")
     assert lint_file(tmp_path / "r.yaml") == []

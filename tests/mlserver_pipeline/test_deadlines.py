@@ -1,4 +1,4 @@
-"""A request's deadline and `step_timeout`: when steps end, what the answer is, and what steps are told."""
+"""The request's deadline and `step_timeout` end steps, decide the answer, and reach every step in a header."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ def milliseconds(headers: Mapping[str, str]) -> int:
     return int(headers[DEADLINE_HEADER])
 
 
-async def test_a_step_that_takes_longer_than_step_timeout_fails_with_deadline_exceeded(lab: MakeLab) -> None:
+async def test_step_over_step_timeout_fails_with_deadline_exceeded(lab: MakeLab) -> None:
     runner = Runner(timed(lab({"a": forever}, TWO), 0.05).engine)
     with pytest.raises(StepFailed, match="a : rpc error: code = DeadlineExceeded desc = context deadline exceeded"):
         await runner.answer("p", message(ints("i", 1)), {})
@@ -65,7 +65,7 @@ async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
             pass
 
 
-async def test_a_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
+async def test_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
     async def endless(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         while True:
             yield message(Tensor("content", "BYTES", (1, 1), [b"x" * 100], {})), {}
@@ -77,7 +77,7 @@ async def test_a_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
             pass
 
 
-async def test_past_the_deadline_the_answer_is_424_and_running_steps_are_cancelled(lab: MakeLab) -> None:
+async def test_deadline_answers_424_and_cancels_running_steps(lab: MakeLab) -> None:
     it = timed(lab({"a": emits("x"), "b": forever}, TWO), 60)
     with deadline_scope(Deadline.after(0.05)), pytest.raises(UpstreamFailed, match="before the pipeline answered"):
         await Runner(it.engine).answer("p", message(ints("i", 1)), {})
@@ -89,7 +89,7 @@ async def test_past_the_deadline_the_answer_is_424_and_running_steps_are_cancell
     assert b.error == "b : rpc error: code = DeadlineExceeded desc = context deadline exceeded"
 
 
-async def test_a_step_that_keeps_the_deadline_itself_doesnt_change_the_answer(lab: MakeLab) -> None:
+async def test_step_that_watches_the_deadline_itself_does_not_change_the_answer(lab: MakeLab) -> None:
     async def gives_up(_: StepMessage) -> StepMessage:
         await asyncio.sleep(0.046)
         raise UpstreamFailed("no time left")
@@ -99,7 +99,7 @@ async def test_a_step_that_keeps_the_deadline_itself_doesnt_change_the_answer(la
         await Runner(it.engine).answer("p", message(ints("i", 1)), {})
 
 
-async def test_a_deadline_that_has_passed_before_is_503_and_calls_no_step(lab: MakeLab) -> None:
+async def test_deadline_that_passed_before_answers_503_and_calls_no_step(lab: MakeLab) -> None:
     it = timed(lab({"a": emits("x"), "b": emits("x")}, TWO), 60)
     with deadline_scope(Deadline.after(0)), pytest.raises(NotReachable, match="before a step was called"):
         await Runner(it.engine).answer("p", message(ints("i", 1)), {})
@@ -117,7 +117,7 @@ async def test_no_step_starts_after_the_deadline(lab: MakeLab) -> None:
     assert [step for step, _ in it.calls] == ["a"]
 
 
-async def test_every_step_is_told_what_is_left_at_that_moment(lab: MakeLab) -> None:
+async def test_every_step_gets_the_time_that_is_left(lab: MakeLab) -> None:
     async def slow(_: StepMessage) -> StepMessage:
         await asyncio.sleep(0.05)
         return message(ints("x", 1))
@@ -130,14 +130,14 @@ async def test_every_step_is_told_what_is_left_at_that_moment(lab: MakeLab) -> N
     assert DEADLINE_HEADER not in answer.headers
 
 
-async def test_a_step_is_told_of_step_timeout_where_that_comes_sooner(lab: MakeLab) -> None:
+async def test_step_gets_step_timeout_if_that_comes_sooner(lab: MakeLab) -> None:
     it = timed(lab({"a": emits("x"), "b": emits("x")}, TWO), 2)
     with deadline_scope(Deadline.after(30)):
         await Runner(it.engine).answer("p", message(ints("i", 1)), {})
     assert all(1900 < milliseconds(headers) <= 2000 for headers in it.headers)
 
 
-async def test_a_deadline_that_a_step_answers_with_goes_no_further() -> None:
+async def test_deadline_header_in_an_answer_is_dropped() -> None:
     async def echoes(step: str, sent: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
         return sent, headers
 
@@ -146,7 +146,7 @@ async def test_a_deadline_that_a_step_answers_with_goes_no_further() -> None:
 
 
 class Trickle(GRPCInferenceServiceServicer):
-    """Answers never, and streams a chunk now and then without end; `big` answers at once and at length."""
+    """Streams small chunks without end. Unary calls never end, but those of `big` get a large answer at once."""
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: object) -> pb.ModelInferResponse:
         if request.model_name != "big":
@@ -173,7 +173,7 @@ async def over_grpc() -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def over_rest() -> AsyncGenerator[str]:
-    """A server that sends a byte of its answer now and then, without end."""
+    """Run a server that sends its answer byte by byte without end."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
@@ -195,7 +195,7 @@ async def over_rest() -> AsyncGenerator[str]:
 
 @pytest.mark.parametrize("trickling", [over_grpc, over_rest])
 @pytest.mark.parametrize("is_streamed", [False, True])
-async def test_a_server_that_trickles_doesnt_outlive_step_timeout(
+async def test_trickling_server_does_not_outlive_step_timeout(
     trickling: Callable[[], AbstractAsyncContextManager[str]], is_streamed: bool
 ) -> None:
     async def streamed(
@@ -208,7 +208,7 @@ async def test_a_server_that_trickles_doesnt_outlive_step_timeout(
             await TimedSteps(streamed if is_streamed else remote, 0.3)("a", message(ints("i", 1)), {})
 
 
-async def test_an_answer_over_max_response_bytes_is_refused_over_grpc() -> None:
+async def test_grpc_answer_over_max_response_bytes_is_refused() -> None:
     async with over_grpc() as uri, aclosing(open_server(uri, 60, 1024)) as remote:
         with pytest.raises(RpcFailed) as refused:
             await remote("big", message(ints("i", 1)), {})

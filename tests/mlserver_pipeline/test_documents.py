@@ -1,4 +1,4 @@
-"""Manifest files that are too large, too deep or not what they seem get one sentence, and soon."""
+"""Hostile manifest files are refused quickly with one sentence."""
 
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_hostile_yaml_is_refused_with_one_sentence(tmp_path: Path, content: str,
     assert finding.rule == "unreadable" and reason in finding.sentence
 
 
-def test_an_alias_may_be_used_several_times(tmp_path: Path) -> None:
+def test_alias_may_be_used_several_times(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text("a: &a {b: [1, 2]}\nc: [*a, *a]\n", encoding="utf-8")
     (document,) = read_documents(path)
@@ -58,7 +58,7 @@ def chain(steps: int) -> str:
     return manifest_text("\n".join(["steps:", *reversed(lines), f"output: {{steps: [s{steps - 1}]}}"]))
 
 
-def test_a_pipeline_of_as_many_steps_as_allowed_is_ordered_upstream_first(tmp_path: Path) -> None:
+def test_largest_pipeline_is_ordered_upstream_first(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text(chain(MAX_STEPS), encoding="utf-8")
     assert lint_file(path) == []
@@ -67,7 +67,7 @@ def test_a_pipeline_of_as_many_steps_as_allowed_is_ordered_upstream_first(tmp_pa
     assert len(graph.behind("s0")) == MAX_STEPS
 
 
-def test_more_steps_than_allowed_are_refused(tmp_path: Path) -> None:
+def test_too_many_steps_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text(chain(MAX_STEPS + 1), encoding="utf-8")
     (finding,) = lint_file(path)

@@ -1,4 +1,4 @@
-"""Pictures of pipelines: everything of the graph is in them, and nothing else."""
+"""Pictures of pipelines have every step and edge of the graph and no others."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -40,7 +40,7 @@ Ends = tuple[str, str]
 
 
 def read(manifest: Path) -> tuple[dict[str, str], dict[Ends, tuple[str, bool]]]:
-    """Labels of the things by their id; label, and whether the line is broken, of the edges by their ends."""
+    """Labels of the vertices by id; labels of the edges by their ends, and whether the line is broken."""
     root = ElementTree.fromstring(drawn(manifest, "svg").stdout_bytes)
     things: dict[str, str] = {}
     edges: dict[Ends, tuple[str, bool]] = {}
@@ -85,7 +85,7 @@ def test_the_svg_of_the_support_desk_shows_every_step_and_every_edge() -> None:
     }
 
 
-def test_pipelines_of_one_manifest_are_one_picture_with_what_goes_between_them(tmp_path: Path) -> None:
+def test_pipelines_of_one_manifest_share_one_picture(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TWO, encoding="utf-8")
     things, edges = read(tmp_path / "two.yaml")
     assert things["gone.outputs"] == "gone" and things["p.b.inputs.join.inputs"] == "outer"
@@ -97,7 +97,7 @@ def test_pipelines_of_one_manifest_are_one_picture_with_what_goes_between_them(t
 
 
 @pytest.mark.parametrize("name", ["<b>", "a&lt;b", 'a"b', "\\N\\l", "a#b", "é"])
-def test_a_tensors_name_is_drawn_as_it_is(tmp_path: Path, name: str) -> None:
+def test_tensor_names_are_escaped_in_pictures(tmp_path: Path, name: str) -> None:
     quoted = f"""steps: [{{name: a}}, {{name: b, inputs: ['a.outputs.{name}']}}]\noutput: {{steps: [b]}}"""
     (tmp_path / "p.yaml").write_text(manifest_text(quoted), encoding="utf-8")
     assert read(tmp_path / "p.yaml")[1]["p.step.a", "p.step.b"] == (name, False)

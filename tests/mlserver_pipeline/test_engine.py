@@ -1,4 +1,4 @@
-"""The engine's meaning, with small arithmetic models."""
+"""Semantics of the engine, shown with small arithmetic models."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pipeline_lab import Lab, adds, after, emits, fails, ints, message, multipli
 MakeLab = Callable[..., Lab]
 
 
-async def test_a_chain_hands_tensors_on_under_their_new_names(lab: MakeLab) -> None:
+async def test_chain_passes_tensors_on_under_their_new_names(lab: MakeLab) -> None:
     it = lab(
         {"add10": adds(10), "mul10": multiplies(10)},
         """
@@ -30,7 +30,7 @@ async def test_a_chain_hands_tensors_on_under_their_new_names(lab: MakeLab) -> N
     assert it.got("mul10") == [["INPUT"]]
 
 
-async def test_a_step_may_read_what_was_sent_to_another(lab: MakeLab) -> None:
+async def test_step_may_read_the_inputs_of_another_step(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x", "y"), "b": emits("z")},
         """
@@ -45,7 +45,7 @@ async def test_a_step_may_read_what_was_sent_to_another(lab: MakeLab) -> None:
     assert it.got("b") == [["first", "y"]]
 
 
-async def test_two_tensors_of_one_topic_are_one_source_that_fires_with_either(lab: MakeLab) -> None:
+async def test_two_tensors_of_one_topic_are_one_source_and_either_fires_it(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: a
@@ -94,7 +94,7 @@ async def test_request_parameters_reach_steps_fed_by_the_request_and_then_the_mo
     assert [dict(sent.parameters) for _, sent in it.calls] == [{"asked": "yes"}, {"answered": True}]
 
 
-async def test_any_lets_the_one_that_comes_through(lab: MakeLab) -> None:
+async def test_any_join_passes_the_source_that_arrives(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: choice
@@ -109,7 +109,7 @@ async def test_any_lets_the_one_that_comes_through(lab: MakeLab) -> None:
         assert values(await it.run(ints("INPUT", 7))) == [("OUTPUT", [expected])]
 
 
-async def test_any_fires_again_for_each_source_that_comes(lab: MakeLab) -> None:
+async def test_any_join_fires_for_each_source_that_arrives(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: any}\noutput: {steps: [c]}"
     it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
     it.models["b"] = after(it.clock, 5, emits("y"))
@@ -117,14 +117,14 @@ async def test_any_fires_again_for_each_source_that_comes(lab: MakeLab) -> None:
     assert it.got("c") == [["x"], ["y"]]
 
 
-async def test_any_merges_what_comes_within_a_millisecond(lab: MakeLab) -> None:
+async def test_any_join_merges_sources_within_a_millisecond(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: any}\noutput: {steps: [c]}"
     it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
     await it.run(ints("i", 1))
     assert it.got("c") == [["x"], ["x", "y"]]
 
 
-async def test_the_first_message_at_the_output_wins_and_the_rest_runs_on(lab: MakeLab) -> None:
+async def test_first_message_at_the_output_wins_and_other_steps_finish(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "side": emits("y"), "last": emits("z")},
         "steps:\n- {name: a}\n- {name: side}\n- {name: last, inputs: [side]}\noutput: {steps: [a]}",
@@ -134,7 +134,7 @@ async def test_the_first_message_at_the_output_wins_and_the_rest_runs_on(lab: Ma
     assert it.got("last") == [["y"]]
 
 
-async def test_an_outer_join_waits_for_both_while_something_is_in_flight(lab: MakeLab) -> None:
+async def test_outer_join_waits_for_both_sources_while_steps_run(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: b}\n- {name: c, inputs: [a, b], inputsJoinType: outer}\noutput: {steps: [c]}"
     it = lab({"a": emits("x"), "b": emits("y"), "c": emits("z")}, spec)
     it.models["b"] = after(it.clock, 500, emits("y"))
@@ -142,7 +142,7 @@ async def test_an_outer_join_waits_for_both_while_something_is_in_flight(lab: Ma
     assert it.got("c") == [["x", "y"]]
 
 
-async def test_a_parked_outer_side_is_emitted_once_nothing_is_in_flight(lab: MakeLab) -> None:
+async def test_outer_join_releases_its_record_once_no_step_runs(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "b": emits("other"), "c": emits("z")},
         """
@@ -159,7 +159,7 @@ async def test_a_parked_outer_side_is_emitted_once_nothing_is_in_flight(lab: Mak
     assert it.got("c") == [["x"]]
 
 
-async def test_a_trigger_lets_the_data_through_and_adds_nothing(lab: MakeLab) -> None:
+async def test_trigger_passes_the_data_and_adds_nothing(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: route
@@ -176,7 +176,7 @@ async def test_a_trigger_lets_the_data_through_and_adds_nothing(lab: MakeLab) ->
 
 
 @pytest.mark.parametrize(("kind", "both", "one"), [("inner", 1, 0), ("any", 2, 1), ("outer", 1, 1)])
-async def test_triggers_are_joined_as_the_manifest_says(lab: MakeLab, kind: str, both: int, one: int) -> None:
+async def test_triggers_are_joined_by_their_join_type(lab: MakeLab, kind: str, both: int, one: int) -> None:
     spec = f"""
     steps:
     - name: t1
@@ -201,7 +201,7 @@ async def test_two_trigger_tensors_of_one_topic_are_one_trigger(lab: MakeLab) ->
     assert values(await it.run(ints("i", 1), ints("ok2", 1))) == [("x", [1])]
 
 
-async def test_a_step_that_takes_longer_than_the_window_keeps_the_join_from_firing(lab: MakeLab) -> None:
+async def test_join_never_fires_if_a_step_takes_longer_than_the_window(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: b, inputs: [p, a], joinWindowMs: 100}\noutput: {steps: [b]}"
     it = lab({"a": emits("x"), "b": emits("y")}, spec)
     it.models["a"] = after(it.clock, 101, emits("x"))
@@ -212,7 +212,7 @@ async def test_a_step_that_takes_longer_than_the_window_keeps_the_join_from_firi
     assert values(await it.run(ints("i", 1))) == [("y", [2])]
 
 
-async def test_a_trigger_that_comes_later_than_the_window_never_fires(lab: MakeLab) -> None:
+async def test_trigger_after_the_window_never_fires(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: b, triggers: [a], joinWindowMs: 100}\noutput: {steps: [b]}"
     for late, times in ((100, 1), (101, 0)):
         it = lab({"b": emits("y")}, spec)
@@ -221,7 +221,7 @@ async def test_a_trigger_that_comes_later_than_the_window_never_fires(lab: MakeL
         assert len(it.got("b")) == times
 
 
-async def test_a_trace_hides_data_when_it_is_told_to(lab: MakeLab) -> None:
+async def test_trace_can_hide_data(lab: MakeLab) -> None:
     it = lab({"a": emits("x")}, "steps: [{name: a}]\noutput: {steps: [a]}")
     run = it.start(ints("i", 48213))
     await run.done
@@ -230,7 +230,7 @@ async def test_a_trace_hides_data_when_it_is_told_to(lab: MakeLab) -> None:
     assert hidden["arrived"] == {"p.inputs": [["i"]]} and hidden["left"] == [["x"]]
 
 
-async def test_a_trace_tells_waiting_from_working(lab: MakeLab) -> None:
+async def test_trace_separates_waiting_from_working_time(lab: MakeLab) -> None:
     spec = "steps: [{name: slow}, {name: join, inputs: [p, slow]}]\noutput: {steps: [join]}"
     it = lab({"join": emits("y")}, spec)
 
@@ -245,7 +245,7 @@ async def test_a_trace_tells_waiting_from_working(lab: MakeLab) -> None:
     assert first["ms"] >= 50 > 20 > first["waited_ms"] and second["waited_ms"] >= 50 > 20 > second["ms"]
 
 
-async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab: MakeLab) -> None:
+async def test_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "b": emits("y"), "c": emits("z")},
         """
@@ -260,26 +260,26 @@ async def test_a_stall_names_each_step_that_did_not_fire_and_what_it_lacked(lab:
     )
 
 
-async def test_a_stall_tells_what_arrived_too(lab: MakeLab) -> None:
+async def test_stall_names_what_arrived(lab: MakeLab) -> None:
     spec = "steps: [{name: a}, {name: b}, {name: c, inputs: [a.outputs.x, b.outputs.nope]}]\noutput: {steps: [c]}"
     outcome = await lab({"a": emits("x"), "b": emits("y")}, spec).run(ints("i", 1))
     assert isinstance(outcome, Stall)
     assert "step 'c' got a.outputs.x and waits for b.outputs.nope (b.outputs came without it)" in outcome.text
 
 
-async def test_a_request_without_tensors_and_a_step_without_outputs_fire_nothing(lab: MakeLab) -> None:
+async def test_empty_requests_and_empty_answers_fire_nothing(lab: MakeLab) -> None:
     it = lab({"a": lambda sent: message()}, "steps:\n- {name: a}\noutput: {steps: [a]}")
     assert isinstance(await it.run(), Stall) and it.calls == []
     assert isinstance(await it.run(ints("i", 1)), Stall) and len(it.calls) == 1
 
 
-async def test_a_pipeline_without_output_answers_nobody_but_runs(lab: MakeLab) -> None:
+async def test_pipeline_without_output_runs_but_never_answers(lab: MakeLab) -> None:
     it = lab({"a": emits("x")}, "steps:\n- {name: a}")
     outcome = await it.run(ints("i", 1))
     assert outcome == Stall("pipeline 'p' has no output section, so no caller gets an answer") and len(it.calls) == 1
 
 
-async def test_an_output_without_steps_gives_the_inputs_back(lab: MakeLab) -> None:
+async def test_output_without_steps_returns_the_inputs(lab: MakeLab) -> None:
     it = lab({"a": emits("x")}, "steps:\n- {name: a}\noutput: {}")
     assert values(await it.run(ints("i", 1), ints("j", 2))) == [("i", [1]), ("j", [2])]
 
@@ -298,13 +298,13 @@ async def test_an_output_without_steps_gives_the_inputs_back(lab: MakeLab) -> No
         ),
     ],
 )
-async def test_a_steps_error_is_the_pipelines_in_core_2s_words(lab: MakeLab, model: object, text: str) -> None:
+async def test_step_error_is_the_pipelines_error_in_core_2s_words(lab: MakeLab, model: object, text: str) -> None:
     it = lab({"a": model, "b": emits("x")}, "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}")
     assert await it.run(ints("i", 1)) == Failure(text)
     assert it.got("b") == []
 
 
-async def test_a_failing_side_branch_is_the_answer_if_it_is_faster(lab: MakeLab) -> None:
+async def test_error_of_a_faster_side_branch_is_the_answer(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a}\n- {name: side}\noutput: {steps: [a]}"
     it = lab({"a": emits("x"), "side": fails(422, "no")}, spec)
     it.models["a"] = after(it.clock, 10, emits("x"))
@@ -314,7 +314,7 @@ async def test_a_failing_side_branch_is_the_answer_if_it_is_faster(lab: MakeLab)
     assert values(await it.run(ints("i", 1))) == [("x", [1])]
 
 
-async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLab) -> None:
+async def test_headers_follow_every_message_and_steps_add_their_own(lab: MakeLab) -> None:
     it = lab({"a": emits("x"), "b": emits("y")}, "steps:\n- {name: a}\n- {name: b, inputs: [a]}\noutput: {steps: [b]}")
 
     async def call(step: str, sent: StepMessage, headers: object) -> tuple[StepMessage, dict[str, str]]:
@@ -328,7 +328,7 @@ async def test_headers_go_with_every_message_and_steps_add_their_own(lab: MakeLa
     assert isinstance(outcome, Answer) and outcome.headers == {**every, "x-a": "1", "x-b": "1"}
 
 
-async def test_a_step_that_is_cancelled_is_an_error_and_no_hang(lab: MakeLab) -> None:
+async def test_cancelled_step_is_an_error_and_never_hangs(lab: MakeLab) -> None:
     async def cancelled(sent: StepMessage) -> StepMessage:
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""The engine beyond one way through one pipeline: cycles, several pipelines, batches of several requests."""
+"""Cycles, several pipelines, and batches of several requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ MakeLab = Callable[..., Lab]
 
 
 @pytest.mark.parametrize(("revisits", "fits"), [(2, True), (1, False)])
-async def test_a_cycle_may_run_a_step_once_more_than_it_may_come_back(lab: MakeLab, revisits: int, fits: bool) -> None:
+async def test_cycle_runs_a_step_once_more_than_it_may_be_revisited(lab: MakeLab, revisits: int, fits: bool) -> None:
     it = lab(
         {},
         f"""
@@ -45,7 +45,7 @@ async def test_a_cycle_may_run_a_step_once_more_than_it_may_come_back(lab: MakeL
         assert len(it.calls) == 2
 
 
-async def test_a_pipeline_may_read_another_that_was_loaded_with_it(lab: MakeLab) -> None:
+async def test_pipeline_may_read_another_pipeline_loaded_with_it(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "b": emits("y"), "c": emits("z")},
         "steps:\n- {name: a}\noutput: {steps: [a]}",
@@ -67,7 +67,7 @@ async def test_a_pipeline_may_read_another_that_was_loaded_with_it(lab: MakeLab)
 
 
 @pytest.mark.parametrize("model", [emits("x"), fails(422, "no")])
-async def test_what_becomes_of_a_pipeline_on_the_side_is_not_the_callers(lab: MakeLab, model: object) -> None:
+async def test_outcome_of_a_side_pipeline_does_not_reach_the_caller(lab: MakeLab, model: object) -> None:
     side = "input: {externalInputs: [p.inputs]}\nsteps: [{name: fast}]\noutput: {steps: [fast]}"
     it = lab({"fast": model}, "steps: [{name: slow}]\noutput: {steps: [slow]}", side, names=("p", "q"))
 
@@ -79,7 +79,7 @@ async def test_what_becomes_of_a_pipeline_on_the_side_is_not_the_callers(lab: Ma
     assert values(await it.run(ints("i", 1))) == [("answer", [1])] and it.got("fast") == [["i"]]
 
 
-async def test_an_answer_lets_a_cycle_begin_anew(lab: MakeLab) -> None:
+async def test_answer_resets_the_visits_of_a_cycle(lab: MakeLab) -> None:
     spec = """
     steps:
     - {name: count, inputs: [p, back], inputsJoinType: any}
@@ -98,7 +98,7 @@ async def test_an_answer_lets_a_cycle_begin_anew(lab: MakeLab) -> None:
     assert len(it.got("count")) == 3
 
 
-async def test_a_batch_gathers_rows_across_requests_and_answers_the_last(lab: MakeLab) -> None:
+async def test_batch_gathers_rows_across_requests_and_answers_the_last(lab: MakeLab) -> None:
     spec = "steps:\n- {name: a, batch: {size: 3}}\noutput: {steps: [a]}"
     it = lab({"a": lambda sent: message(*sent.tensors)}, spec)
     first = await it.run(ints("i", 1, 2), ints("j", 5))
@@ -108,7 +108,7 @@ async def test_a_batch_gathers_rows_across_requests_and_answers_the_last(lab: Ma
     assert isinstance(await it.run(ints("i", 4)), Stall)
 
 
-async def test_a_step_that_joins_is_not_batched(lab: MakeLab) -> None:
+async def test_step_with_several_sources_is_not_batched(lab: MakeLab) -> None:
     it = lab(
         {"a": emits("x"), "b": emits("y")},
         "steps:\n- {name: a}\n- {name: b, inputs: [a, p], batch: {size: 9}}\noutput: {steps: [b]}",
@@ -116,7 +116,7 @@ async def test_a_step_that_joins_is_not_batched(lab: MakeLab) -> None:
     assert values(await it.run(ints("i", 1))) == [("y", [2])]
 
 
-async def test_a_pipeline_that_is_not_loaded_too_sends_nothing(
+async def test_pipeline_that_is_not_loaded_sends_nothing(
     lab: MakeLab, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     spec = "steps: [{name: a}]\ninput: {externalInputs: [gone]}\noutput: {steps: [a]}"

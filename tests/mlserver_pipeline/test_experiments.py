@@ -1,4 +1,4 @@
-"""Experiments and the mesh's addresses."""
+"""Experiments, and the addresses of the mesh."""
 
 import asyncio
 import json
@@ -39,21 +39,21 @@ HALVES = "default: a\ncandidates: [{name: a, weight: 30}, {name: b, weight: 10}]
 PIPELINES = "default: p\nresourceType: pipeline\ncandidates: [{name: p, weight: 1}, {name: q, weight: 1}]"
 
 
-def test_candidates_share_by_weight_and_a_route_that_was_taken_is_taken_again(tmp_path: Path) -> None:
+def test_candidates_are_chosen_by_weight_or_by_the_route_header(tmp_path: Path) -> None:
     (it,) = experiment(tmp_path, HALVES)
     assert [it.choose("", lambda at=at: at) for at in (0.0, 0.74, 0.76, 0.999)] == ["a", "a", "b", "b"]
     assert it.choose(":b_1:", lambda: 0.0) == "b"
     assert it.choose(":c_1: :b_1: :p.pipeline:", lambda: 0.0) == "b"
 
 
-def test_a_mirror_gets_its_percentage_whatever_the_candidates_get(tmp_path: Path) -> None:
+def test_mirror_gets_its_percentage_of_all_requests(tmp_path: Path) -> None:
     mirrored, alone = experiment(tmp_path, f"{HALVES}\nmirror: {{name: m, percent: 25}}", PIPELINES)
     assert [mirrored.is_mirrored(lambda at=at: at) for at in (0.0, 0.249, 0.25, 0.999)] == [True, True, False, False]
     assert not alone.is_mirrored(lambda: 0.0)
 
 
 @pytest.mark.parametrize(("drawn", "mirror"), [(0.4, "m.pipeline"), (0.6, "")])
-def test_a_mirror_of_pipelines_is_a_pipeline(tmp_path: Path, drawn: float, mirror: str) -> None:
+def test_mirror_of_pipelines_is_a_pipeline(tmp_path: Path, drawn: float, mirror: str) -> None:
     mesh = Mesh(lambda: drawn)
     spec = f"{PIPELINES}\nmirror: {{name: m, percent: 50}}"
     mesh.members.append(Pipelines("pipes", {"p", "q", "m"}, experiment(tmp_path, spec)))
@@ -81,14 +81,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_faulty_experiment_is_refused_in_core_2s_words(tmp_path: Path, case: str) -> None:
+def test_faulty_experiment_is_refused_in_core_2s_words(tmp_path: Path, case: str) -> None:
     specs, reason = REFUSED[case]
     with pytest.raises(SettingsError) as refused:
         experiment(tmp_path, *specs)
     assert reason in str(refused.value) and str(refused.value).startswith("e.yaml:")
 
 
-async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went(tmp_path: Path) -> None:
+async def test_default_step_is_split_and_answers_with_its_route(tmp_path: Path) -> None:
     called: list[str] = []
 
     async def call(step: str, sent: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:
@@ -118,7 +118,7 @@ async def test_a_step_that_is_a_default_is_split_and_says_by_which_route_it_went
 
 
 ADDRESSES = {
-    # Path, header seldon-model: where it goes (None: where MLServer takes it).
+    # Path and header `seldon-model`, and the target (None if MLServer handles the path itself).
     ("/v2/models/p/infer", ""): None,
     ("/v2/models/p/infer", "p.pipeline"): "/v2/pipelines/p/infer",
     ("/v2/models/anything/infer", "p.pipeline"): "/v2/pipelines/p/infer",
@@ -129,7 +129,7 @@ ADDRESSES = {
     ("/v2/models/x/infer", "m"): "/v2/models/m/infer",
     ("/v2/models/x/infer", "m.model"): "/v2/models/m/infer",
     ("/v2/models/x/infer_stream", "m"): "/v2/models/m/infer_stream",
-    # The header wins over the path, also when nobody bears the name that it says.
+    # The header wins over the path, also with an unknown name.
     ("/v2/pipelines/p/infer", "q.pipeline"): "/v2/pipelines/q/infer",
     ("/v2/pipelines/p/infer", "m"): "/v2/models/m/infer",
     ("/v2/models/p/infer", "gone.pipeline"): "/v2/pipelines/gone/infer",
@@ -137,7 +137,7 @@ ADDRESSES = {
     # A pipeline streams at the address of its model.
     ("/v2/pipelines/q/infer_stream", ""): "/v2/models/pipes/infer_stream",
     ("/v2/models/pipes/infer_stream", "q.pipeline"): "/v2/models/pipes/infer_stream",
-    # Core 2's agent has added a number to the model's name.
+    # Core 2's agent adds a number to the model's name.
     ("/v2/models/m_3/infer", "m"): None,
     ("/v2/models/x/ready", "m"): None,
     ("/v2/repository/index", "m"): None,
@@ -152,7 +152,7 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize(("path", "header"), ADDRESSES)
-def test_an_address_leads_where_core_2s_mesh_would_send_it(tmp_path: Path, path: str, header: str) -> None:
+def test_addresses_lead_where_core_2s_mesh_sends_them(tmp_path: Path, path: str, header: str) -> None:
     of_pipelines = "default: d\nresourceType: pipeline\ncandidates: [{name: d, weight: 1}, {name: q2, weight: 1}]"
 
     async def nowhere(*_: object) -> None:
@@ -196,13 +196,13 @@ def server(mlserver: Callable[..., Server], tmp_path_factory: pytest.TempPathFac
 
 
 def ask(server: Server, path: str, **headers: str) -> tuple[str, str]:
-    """What was said, and by which route."""
+    """The answer and its route."""
     answer = httpx2.post(f"{server.url}{path}", json={"inputs": [text("i", "x")]}, headers=headers, timeout=20)
     assert answer.status_code == 200, answer.text
     return answer.json()["outputs"][0]["data"][0], answer.headers.get(ROUTE, "")
 
 
-def test_the_curl_of_core_2s_documentation_works_with_its_header(server: tuple[Server, Path]) -> None:
+def test_curl_of_core_2s_documentation_works(server: tuple[Server, Path]) -> None:
     body = json.dumps({"inputs": [{"name": "i", "data": ["x"], "datatype": "BYTES", "shape": [1]}]})
     headers = {"Content-Type": "application/json", "Seldon-Model": "q.pipeline"}
     answer = httpx2.post(f"{server[0].url}/v2/models/q/infer", content=body, headers=headers)
@@ -211,7 +211,7 @@ def test_the_curl_of_core_2s_documentation_works_with_its_header(server: tuple[S
     assert answer.headers[ROUTE] == ":q.pipeline:"
 
 
-def test_both_models_and_both_pipelines_get_their_share_and_routes_stick(server: tuple[Server, Path]) -> None:
+def test_models_and_pipelines_get_their_share_and_routes_stick(server: tuple[Server, Path]) -> None:
     direct = {ask(server[0], "/v2/models/a/infer") for _ in range(40)}
     assert direct == {("a", ":a_1:"), ("b", ":b_1:")}
     pipes = {ask(server[0], "/v2/pipelines/p/infer") for _ in range(40)}
@@ -223,7 +223,7 @@ def test_both_models_and_both_pipelines_get_their_share_and_routes_stick(server:
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])
-def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path], transport: str) -> None:
+def test_mirror_gets_the_request_and_its_answer_is_dropped(server: tuple[Server, Path], transport: str) -> None:
     server[1].unlink(missing_ok=True)
     said, _ = ask(server[0], "/v2/models/a/infer") if transport == "rest" else grpc_says(server[0], "a")
     assert said in ("a", "b")
@@ -234,7 +234,7 @@ def test_the_mirror_sees_the_request_and_says_nothing(server: tuple[Server, Path
 
 
 def grpc_says(server: Server, model: str, **metadata: str) -> tuple[str, str]:
-    """What was said over gRPC, and by which route."""
+    """The answer over gRPC and its route."""
     tensor = pb.ModelInferRequest.InferInputTensor(
         name="i", shape=[1], datatype="BYTES", contents=pb.InferTensorContents(bytes_contents=[b"x"])
     )
@@ -264,14 +264,14 @@ def grpc_says(server: Server, model: str, **metadata: str) -> tuple[str, str]:
         ("a", {"x_seldon_route": ":b_1:"}, {("b", ":b_1:")}),
     ],
 )
-def test_over_grpc_core_2s_names_lead_to_the_same_places(
+def test_grpc_names_of_core_2_lead_to_the_same_targets(
     server: tuple[Server, Path], model: str, metadata: dict[str, str], said: set[tuple[str, str]]
 ) -> None:
     assert {grpc_says(server[0], model, **metadata) for _ in range(20 if len(said) > 1 else 2)} == said
 
 
 @pytest.mark.parametrize("name", ["gone.pipeline", "gone.experiment", "gone"])
-def test_a_name_that_nobody_bears_is_not_found_whatever_the_path_says(server: tuple[Server, Path], name: str) -> None:
+def test_unknown_name_in_the_header_is_not_found_despite_the_path(server: tuple[Server, Path], name: str) -> None:
     for model, metadata in ((name, {}), ("c", {"seldon_model": name})):
         with pytest.raises(grpc.RpcError) as refused:
             grpc_says(server[0], model, **metadata)
@@ -282,21 +282,21 @@ def test_a_name_that_nobody_bears_is_not_found_whatever_the_path_says(server: tu
     assert answer.status_code == 404
 
 
-def test_over_grpc_a_pipeline_is_ready_under_its_own_name(server: tuple[Server, Path]) -> None:
+def test_pipeline_is_ready_under_its_own_name_over_grpc(server: tuple[Server, Path]) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server[0].grpc_port}") as channel:
         stub = GRPCInferenceServiceStub(channel)
         assert stub.ModelReady(pb.ModelReadyRequest(name="q")).ready
         assert stub.ServerReady(pb.ServerReadyRequest()).ready
 
 
-def test_a_pipeline_is_ready_when_every_candidate_of_its_steps_is(server: tuple[Server, Path]) -> None:
+def test_pipeline_is_ready_when_all_candidates_are(server: tuple[Server, Path]) -> None:
     for verb, status in (("unload", 424), ("load", 200)):
         assert httpx2.post(f"{server[0].url}/v2/repository/models/b/{verb}", timeout=20).status_code == 200
         assert httpx2.get(f"{server[0].url}/v2/pipelines/p/ready").status_code == status
         assert httpx2.get(f"{server[0].url}/v2/pipelines/q/ready").status_code == 200
 
 
-def test_unloading_takes_the_addresses_away(server: tuple[Server, Path]) -> None:
+def test_unload_removes_the_addresses(server: tuple[Server, Path]) -> None:
     for verb, status in (("load", 200), ("unload", 404)):
         assert httpx2.post(f"{server[0].url}/v2/repository/models/p/{verb}", timeout=20).status_code == 200
         answer = httpx2.post(

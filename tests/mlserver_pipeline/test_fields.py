@@ -1,4 +1,4 @@
-"""Fields of input and output: each changes what happens, as the same field of a step does."""
+"""Fields of `input` and `output` work like the same fields of a step."""
 
 from collections.abc import Callable
 
@@ -13,24 +13,24 @@ TWO = "steps: [{name: a}, {name: b}]"
 
 
 def two(lab: MakeLab, output: str, late: int = 0, second: str = "y") -> Lab:
-    """Steps `a` and `b`, of which the second answers a while after the first."""
+    """Steps `a` and `b`. The second answers some time after the first."""
     it = lab({"a": emits("x"), "b": emits(second)}, f"{TWO}\noutput: {output}")
     it.models["b"] = after(it.clock, late, it.models["b"])
     return it
 
 
-async def test_the_outputs_tensors_get_new_names(lab: MakeLab) -> None:
+async def test_output_tensors_get_new_names(lab: MakeLab) -> None:
     it = two(lab, "{steps: [a, b.outputs.y], tensorMap: {a.outputs.x: first, b.outputs.y: second}}")
     assert values(await it.run(ints("i", 1))) == [("first", [1]), ("second", [1])]
 
 
-async def test_one_tensor_of_a_step_may_be_the_output(lab: MakeLab) -> None:
+async def test_output_may_be_one_tensor_of_a_step(lab: MakeLab) -> None:
     it = lab({"a": emits("x", "y", "z")}, "steps: [{name: a}]\noutput: {steps: [a.outputs.z, a.outputs.x]}")
     assert values(await it.run(ints("i", 1))) == [("x", [1]), ("z", [1])]
 
 
 @pytest.mark.parametrize(("late", "comes"), [(100, True), (101, False)])
-async def test_the_output_has_a_window_of_its_own(lab: MakeLab, late: int, comes: bool) -> None:
+async def test_output_has_its_own_window(lab: MakeLab, late: int, comes: bool) -> None:
     outcome = await two(lab, "{steps: [a, b], joinWindowMs: 100}", late).run(ints("i", 1))
     assert isinstance(outcome, Answer if comes else Stall)
     if isinstance(outcome, Stall):
@@ -38,7 +38,7 @@ async def test_the_output_has_a_window_of_its_own(lab: MakeLab, late: int, comes
 
 
 @pytest.mark.parametrize(("late", "comes"), [(60_000, True), (60_001, False)])
-async def test_a_window_is_a_minute_unless_the_manifest_says(lab: MakeLab, late: int, comes: bool) -> None:
+async def test_window_is_a_minute_by_default(lab: MakeLab, late: int, comes: bool) -> None:
     for output in ("{steps: [a, b]}", "{steps: [a, b], joinWindowMs: 0}"):
         assert isinstance(await two(lab, output, late).run(ints("i", 1)), Answer if comes else Stall)
 
@@ -54,7 +54,7 @@ async def test_a_window_is_a_minute_unless_the_manifest_says(lab: MakeLab, late:
         ("outer", "other", ["x"]),
     ],
 )
-async def test_the_outputs_steps_are_joined_as_it_says(
+async def test_output_steps_are_joined_by_steps_join(
     lab: MakeLab, join: str, second: str, answer: list[str] | None
 ) -> None:
     it = two(lab, f"{{steps: [a.outputs.x, b.outputs.y], stepsJoin: {join}}}", 5, second)
@@ -66,7 +66,7 @@ SIDE = f"{TWO}\noutput: {{steps: [a, b]}}"
 
 
 def beside(lab: MakeLab, field: str, late: int = 0, second: str = "y") -> Lab:
-    """Two steps, and a pipeline beside them that reads both of their outputs."""
+    """Two steps, and a second pipeline that reads both of their outputs."""
     side = f"""
     input: {{{field}}}
     steps: [{{name: c}}]
@@ -98,14 +98,14 @@ INPUTS: dict[str, tuple[str, int, str, list[list[str]]]] = {
 
 
 @pytest.mark.parametrize("case", INPUTS)
-async def test_what_a_pipeline_reads_of_others_is_joined_as_its_input_says(lab: MakeLab, case: str) -> None:
+async def test_external_inputs_are_joined_by_join_type(lab: MakeLab, case: str) -> None:
     field, late, second, came = INPUTS[case]
     it = beside(lab, field, late, second)
     await it.start(ints("i", 1)).done
     assert it.got("c") == came
 
 
-async def test_a_steps_window_holds_for_its_sources_and_its_triggers(lab: MakeLab) -> None:
+async def test_window_of_a_step_applies_to_sources_and_triggers(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: slow

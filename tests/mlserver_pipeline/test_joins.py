@@ -1,4 +1,4 @@
-"""Joins, with times that the tests set."""
+"""Joins of records with given timestamps."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def names(records: list[Record]) -> list[str]:
     return ["".join(tensor.name for tensor in each.message.tensors) for each in records]
 
 
-# What each join emits when the left, `a`, comes at 0 and the right, `b`, after a while (window 100).
+# What each join emits if the left record `a` arrives at 0 and the right record `b` later (window 100).
 PAIRS: list[tuple[JoinType, int, list[str], list[str]]] = [
     ("inner", 0, [], ["ab"]),
     ("inner", 100, [], ["ab"]),
@@ -31,7 +31,7 @@ PAIRS: list[tuple[JoinType, int, list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "later", "first", "second"), PAIRS)
-def test_two_sources_in_both_orders(kind: JoinType, later: int, first: list[str], second: list[str]) -> None:
+def test_join_of_two_sources_in_both_orders(kind: JoinType, later: int, first: list[str], second: list[str]) -> None:
     join = Join(kind, 100)
     assert names(join.arrive(0, record("a", 0))) == first
     assert names(join.arrive(1, record("b", later))) == second
@@ -41,7 +41,7 @@ def test_two_sources_in_both_orders(kind: JoinType, later: int, first: list[str]
     assert names(mirrored.arrive(0, record("a", later))) == [swap[name] for name in second]
 
 
-def test_a_parked_side_is_emitted_when_a_later_record_shows_that_its_window_has_passed() -> None:
+def test_held_record_is_emitted_when_a_later_record_shows_that_its_window_has_passed() -> None:
     join = Join("outer", 100)
     assert join.arrive(0, record("a", 0)) == []
     assert join.arrive(0, record("b", 100)) == []
@@ -50,20 +50,20 @@ def test_a_parked_side_is_emitted_when_a_later_record_shows_that_its_window_has_
     assert join.release() == []
 
 
-def test_a_record_that_comes_after_its_own_window_has_passed_is_emitted_at_once() -> None:
+def test_record_behind_its_own_window_is_emitted_at_once() -> None:
     join = Join("outer", 100)
     join.arrive(0, record("a", 500))
     assert names(join.arrive(1, record("b", 399))) == ["b"]
 
 
-def test_a_pair_has_the_later_time_and_the_headers_of_what_came_last() -> None:
+def test_pair_has_the_later_time_and_the_headers_of_the_last_arrival() -> None:
     join = Join("inner", 100)
     join.arrive(1, record("b", 70))
     (pair,) = join.arrive(0, record("a", 20))
     assert (pair.time, pair.headers) == (70, {"x-from": "a"})
 
 
-def test_every_pair_within_the_window_is_a_result() -> None:
+def test_every_pair_within_the_window_is_emitted() -> None:
     join = Join("inner", 100)
     for name in "ab":
         join.arrive(0, record(name, 0))
@@ -72,7 +72,7 @@ def test_every_pair_within_the_window_is_a_result() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
-def test_three_sources_join_in_declared_order_whatever_comes_first(order: tuple[int, ...]) -> None:
+def test_three_sources_join_in_declared_order_for_any_arrival(order: tuple[int, ...]) -> None:
     for kind in ("inner", "outer"):
         fold = Fold(kind, 100, 3)
         emitted = [result for source in order for result in fold.arrive(source, record("abc"[source], source))]
@@ -83,7 +83,7 @@ def test_three_sources_join_in_declared_order_whatever_comes_first(order: tuple[
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
-def test_three_sources_with_one_missing(missing: int) -> None:
+def test_join_of_three_sources_with_one_missing(missing: int) -> None:
     here = [source for source in range(3) if source != missing]
     inner, outer, either = Fold("inner", 100, 3), Fold("outer", 100, 3), Fold("any", 100, 3)
     for source in here:
@@ -96,5 +96,5 @@ def test_three_sources_with_one_missing(missing: int) -> None:
     assert emitted == [["abc"[source]] for source in here]
 
 
-def test_one_source_needs_no_partner() -> None:
+def test_single_source_needs_no_partner() -> None:
     assert names(Fold("inner", 100, 1).arrive(0, record("a", 0))) == ["a"]

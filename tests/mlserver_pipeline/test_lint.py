@@ -1,4 +1,4 @@
-"""What the linter says, and what it keeps quiet about."""
+"""Findings of the linter, and valid manifests without findings."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ steps:
   triggers: [route.outputs.r]
 """
 
-# Spec, and the rules that are found with the line of each (the spec begins at line 5).
+# A spec, and the rules that it breaks with their lines (the spec starts at line 5).
 SURPRISES: dict[str, tuple[str, list[tuple[str, int]]]] = {
     "nothing": ("steps: [{name: a}]\noutput: {steps: [a]}", []),
     "no output": ("steps: [{name: a}, {name: b, inputs: [a]}]", [("no-output", 4), ("unused-step", 5)]),
@@ -72,20 +72,20 @@ def found(findings: list[Finding]) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("case", SURPRISES)
-def test_what_will_surprise_is_a_warning_at_its_line(tmp_path: Path, case: str) -> None:
+def test_lint_warns_at_the_right_line(tmp_path: Path, case: str) -> None:
     spec, expected = SURPRISES[case]
     findings = lint_file(write(tmp_path, spec))
     assert found(findings) == expected
     assert all(finding.level == "warning" for finding in findings)
 
 
-def test_all_errors_are_found_at_once_and_warnings_wait_for_them(tmp_path: Path) -> None:
+def test_lint_finds_all_errors_and_then_gives_no_warnings(tmp_path: Path) -> None:
     findings = lint_file(write(tmp_path, "steps:\n- name: a_b\n- name: c\n  inputs: [d]\n  triggers: [e]\n"))
     assert found(findings) == [("unknown-step", 8), ("step-name", 6), ("unknown-trigger", 9)]
     assert all(finding.level == "error" and finding.fix for finding in findings)
 
 
-def test_every_wrong_field_is_found(tmp_path: Path) -> None:
+def test_lint_finds_every_wrong_field(tmp_path: Path) -> None:
     findings = lint_file(write(tmp_path, "steps:\n- name: a\n  input: [p]\n  joinWindowMs: no way\noutputs: {}"))
     assert {(finding.rule, finding.line, finding.key) for finding in findings} == {
         ("schema", 7, "spec.steps[0].input"),
@@ -94,13 +94,13 @@ def test_every_wrong_field_is_found(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_that_is_no_yaml_is_one_error(tmp_path: Path) -> None:
+def test_file_that_is_not_yaml_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("a: [")
     assert found(lint_file(tmp_path / "p.yaml")) == [("unreadable", 1)]
 
 
 def repository(folder: Path, **models: tuple[list[str], list[str]]) -> Path:
-    """A repository of models, each with the names of its inputs and outputs."""
+    """Write a repository of models, each with the names of its inputs and outputs."""
     for name, sides in models.items():
         tensors = [[{"name": each, "datatype": "BYTES", "shape": [-1]} for each in side] for side in sides]
         settings: dict[str, Any] = {"name": name, "inputs": tensors[0], "outputs": tensors[1]}
@@ -137,22 +137,22 @@ WIRING = {
 
 
 @pytest.mark.parametrize("case", WIRING)
-def test_with_a_repository_the_wiring_of_tensors_is_judged(tmp_path: Path, case: str) -> None:
+def test_lint_with_a_repository_checks_the_wiring_of_tensors(tmp_path: Path, case: str) -> None:
     models = repository(tmp_path / "m", a=([], ["x"]), b=(["q"], ["x"]), c=([], ["y"]), free=([], []))
     spec, expected = WIRING[case]
     findings = lint_file(write(tmp_path, spec), repository_tensors(models))
     assert [finding.rule for finding in findings] == expected
 
 
-def test_the_support_desk_has_nothing_to_say_about(tmp_path: Path) -> None:
+def test_lint_reports_nothing_for_the_support_desk(tmp_path: Path) -> None:
     assert lint_file(ROOT / "pipelines/support-chat.yaml", repository_tensors(ROOT / "models")) == []
 
 
-def test_every_rule_says_what_to_do() -> None:
+def test_every_rule_has_a_fix() -> None:
     assert {*RULES, *ADVICE} <= FIXES.keys()
 
 
-def test_experiments_are_linted_too_and_other_kinds_passed_over(tmp_path: Path) -> None:
+def test_lint_checks_experiments_and_skips_other_kinds(tmp_path: Path) -> None:
     head = "apiVersion: mlops.seldon.io/v1alpha1\nkind: Experiment\nmetadata: {name: e}\nspec:\n"
     wrong, empty = f"{head}  candidates: [{{name: a, weigth: 1}}]\n", f"{head}  candidates: []\n"
     (tmp_path / "p.yaml").write_text(f"{wrong}---\nkind: Deployment\n---\n{empty}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What references stand for, and which of them are one source."""
+"""References: the topics that they name, and how they form sources."""
 
 import pytest
 
@@ -23,7 +23,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("reference", DEFAULTS)
-def test_a_bare_name_is_a_steps_outputs_or_the_pipelines_inputs(reference: str) -> None:
+def test_bare_name_means_outputs_of_a_step_or_inputs_of_the_pipeline(reference: str) -> None:
     assert with_default(reference, "p") == DEFAULTS[reference]
 
 
@@ -38,7 +38,7 @@ EXTERNAL_DEFAULTS = {
 
 
 @pytest.mark.parametrize("reference", EXTERNAL_DEFAULTS)
-def test_a_bare_pipeline_or_step_of_another_is_its_outputs(reference: str) -> None:
+def test_bare_external_name_means_its_outputs(reference: str) -> None:
     assert with_external_default(reference) == EXTERNAL_DEFAULTS[reference]
 
 
@@ -51,13 +51,13 @@ def test_a_bare_pipeline_or_step_of_another_is_its_outputs(reference: str) -> No
         ("q.step.m.inputs.t", Topic("q", "m", "inputs"), "t"),
     ],
 )
-def test_an_external_reference_is_a_topic_of_the_other_pipeline(
+def test_external_reference_names_a_topic_of_the_other_pipeline(
     reference: str, topic: Topic, tensor: str | None
 ) -> None:
     assert parse_external(reference) == (topic, tensor)
 
 
-# References of a step, and its sources: each a topic with the tensors that are taken of it (none: all).
+# References of a step, and its sources: topics with the names of the tensors to read (none for all).
 GROUPS: dict[str, tuple[list[str], list[tuple[str, tuple[str, ...]]]]] = {
     "one topic": (["a.outputs"], [("a.outputs", ())]),
     "one tensor": (["a.outputs.x"], [("a.outputs", ("x",))]),
@@ -76,13 +76,13 @@ GROUPS: dict[str, tuple[list[str], list[tuple[str, tuple[str, ...]]]]] = {
 
 
 @pytest.mark.parametrize("case", GROUPS)
-def test_references_to_one_topic_are_one_source(case: str) -> None:
+def test_references_to_one_topic_form_one_source(case: str) -> None:
     references, expected = GROUPS[case]
     sources = group([parse(reference, "p") for reference in references])
     assert [(str(source.topic), source.tensors) for source in sources] == expected
     assert {source.topic.pipeline for source in sources} == {"p"}
 
 
-def test_steps_of_one_name_in_two_pipelines_are_two_sources() -> None:
+def test_steps_of_the_same_name_in_two_pipelines_are_two_sources() -> None:
     sources = group([parse_external(reference) for reference in ("q.step.m.outputs", "r.step.m.outputs.t")])
     assert [(source.topic.pipeline, source.tensors) for source in sources] == [("q", ()), ("r", ("t",))]

@@ -1,4 +1,4 @@
-"""Spans of steps."""
+"""OpenTelemetry spans of steps."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from mlserver_pipeline.calls.spans import SpannedSteps
 from pipeline_lab import Lab, emits, fails, ints
 
 
-async def test_every_step_is_a_span_below_the_requests_and_names_tensors_without_their_data(
+async def test_step_span_is_a_child_of_the_request_and_names_tensors_only(
     lab: Callable[..., Lab],
 ) -> None:
     exporter = InMemorySpanExporter()

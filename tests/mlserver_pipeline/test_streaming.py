@@ -1,4 +1,4 @@
-"""Streams: the chunks of the step that streams, then the pipeline's answer."""
+"""Streams send the chunks of the streamed step, then the pipeline's answer."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def content(sent: StepMessage) -> str:
 
 
 class Talker:
-    """Says its words one after the other; `closed` tells whether it was told to stop."""
+    """Streams its words one by one. `closed` tells whether its stream was closed."""
 
     def __init__(self, *words: str, error: Exception | None = None, wait: float = 0.0):
         self.words = words
@@ -59,7 +59,7 @@ def runner(it: Lab, talker: Talker, *steps: str) -> Runner:
     return Runner(it.engine, streaming=Streaming({"p": frozenset(steps)}, talker))
 
 
-async def test_chunks_come_first_and_the_whole_goes_on_to_the_next_step(lab: MakeLab) -> None:
+async def test_stream_sends_chunks_and_passes_the_whole_answer_on(lab: MakeLab) -> None:
     it = lab({"keep": lambda sent: sent}, CHAIN)
     stream = runner(it, Talker("Hel", "lo"), "talk").stream("p", message(ints("i", 1)), {})
     *chunks, last = [part.message async for part in stream]
@@ -72,7 +72,7 @@ async def test_chunks_come_first_and_the_whole_goes_on_to_the_next_step(lab: Mak
     assert kept.parameters == {"model": "talker"} and it.headers[-1]["x-talker"] == "yes"
 
 
-async def test_when_the_caller_goes_away_the_model_stops_and_what_it_said_is_kept(lab: MakeLab) -> None:
+async def test_caller_leaving_a_stream_stops_the_model_and_keeps_what_it_said(lab: MakeLab) -> None:
     it = lab({"keep": lambda sent: sent}, CHAIN)
     talker = Talker("I was", " about", " to", wait=0.2)
     async with closing(runner(it, talker, "talk").stream("p", message(ints("i", 1)), {})) as stream:
@@ -84,7 +84,7 @@ async def test_when_the_caller_goes_away_the_model_stops_and_what_it_said_is_kep
     assert content(kept) == "I was" and kept.parameters["finish_reason"] == "cut"
 
 
-async def test_a_caller_that_goes_before_the_model_says_anything_stores_nothing(lab: MakeLab) -> None:
+async def test_caller_leaving_before_the_first_chunk_stores_nothing(lab: MakeLab) -> None:
     spec = "steps: [{name: slow}, {name: talk, inputs: [slow]}, {name: keep, inputs: [talk]}]\noutput: {steps: [keep]}"
     gate = asyncio.Event()
 
@@ -104,7 +104,7 @@ async def test_a_caller_that_goes_before_the_model_says_anything_stores_nothing(
     assert [step for step, _ in it.calls] == ["slow"]
 
 
-async def test_an_error_in_the_middle_of_a_stream_is_the_steps_error(lab: MakeLab) -> None:
+async def test_error_within_a_stream_is_the_steps_error(lab: MakeLab) -> None:
     from mlserver.errors import MLServerError
 
     it = lab({"keep": lambda sent: sent}, CHAIN)
@@ -115,7 +115,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_the_steps_error(lab: MakeLa
     assert it.got("keep") == []
 
 
-async def test_a_pipeline_without_a_streaming_step_sends_one_message(lab: MakeLab) -> None:
+async def test_pipeline_without_a_streaming_step_sends_one_message(lab: MakeLab) -> None:
     it = lab({"talk": emits("x"), "keep": emits("y")}, CHAIN)
     parts = [part async for part in runner(it, Talker(), "other").stream("p", message(ints("i", 1)), {})]
     assert [tensor.name for part in parts for tensor in part.message.tensors] == ["y"]
@@ -124,7 +124,7 @@ async def test_a_pipeline_without_a_streaming_step_sends_one_message(lab: MakeLa
         await anext(runner(it, Talker(), "other").stream("p", message(ints("i", 1)), {}))
 
 
-def test_the_last_steps_that_stream_on_each_path_to_the_output_are_streamed(lab: MakeLab) -> None:
+def test_last_streaming_step_on_each_path_to_the_output_is_streamed(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: first
@@ -146,7 +146,7 @@ def test_the_last_steps_that_stream_on_each_path_to_the_output_are_streamed(lab:
     assert streamed_steps(graph, {"log"}) == frozenset()
 
 
-def test_what_a_pipeline_on_the_side_says_is_not_for_the_caller(lab: MakeLab) -> None:
+def test_steps_of_side_pipelines_are_not_streamed(lab: MakeLab) -> None:
     first = "steps: [{name: talk}]\noutput: {steps: [talk]}"
     side = "input: {externalInputs: [p.inputs]}\nsteps: [{name: comment}, {name: talk}]"
     graphs = list(lab({}, first, side, names=("p", "side")).engine.graphs.values())
@@ -213,7 +213,7 @@ def stream(server: Server, words: str, path: str = "/v2/models/p/infer_stream", 
     return httpx2.stream("POST", f"{server.url}{path}", json=body, headers=headers, timeout=20)
 
 
-def test_over_rest_chunks_arrive_as_they_are_made_and_the_answer_last(server: tuple[Server, Path]) -> None:
+def test_rest_stream_sends_chunks_at_once_and_the_answer_last(server: tuple[Server, Path]) -> None:
     with stream(server[0], "one two three") as response:  # type: ignore[attr-defined]
         received = list(events(response))
     times, messages = zip(*received, strict=True)
@@ -222,7 +222,7 @@ def test_over_rest_chunks_arrive_as_they_are_made_and_the_answer_last(server: tu
     assert [each["parameters"].get("step") for each in messages] == ["talk", "talk", "talk", None]
 
 
-def test_over_rest_a_steps_error_is_one_last_message(server: tuple[Server, Path]) -> None:
+def test_rest_stream_ends_with_the_error_of_a_step(server: tuple[Server, Path]) -> None:
     with stream(server[0], "one fail") as response:  # type: ignore[attr-defined]
         *_, (_, last) = events(response)
     assert last["outputs"] == []
@@ -230,7 +230,7 @@ def test_over_rest_a_steps_error_is_one_last_message(server: tuple[Server, Path]
     assert last["parameters"]["error"] == "talk : rpc error: code = FailedPrecondition desc = no such word"
 
 
-def test_over_rest_a_caller_that_hangs_up_leaves_what_was_said_marked_as_cut(server: tuple[Server, Path]) -> None:
+def test_caller_hanging_up_on_a_rest_stream_stores_what_was_said_as_cut(server: tuple[Server, Path]) -> None:
     with stream(server[0], "before after " + "never " * 9) as response:  # type: ignore[attr-defined]
         next(events(response))
     deadline = time.monotonic() + 10
@@ -250,7 +250,7 @@ spec: {default: say, candidates: [{name: say, weight: 0}, {name: said, weight: 1
 
 @pytest.fixture(scope="module")
 def front(server: tuple[Server, Path], mlserver: Callable[..., Server]) -> Server:
-    """Pipelines whose steps are on `server`, and one whose step is split between two models beside it."""
+    """Pipelines whose steps run on `server`, and one whose step is split over two models."""
     uris = {"by-rest": server[0].url, "by-grpc": f"grpc://127.0.0.1:{server[0].grpc_port}"}
     files = {f"{name}/p.yaml": manifest_text(CHAIN, name) for name in uris}
     files["split/p.yaml"] = manifest_text("steps: [{name: say}]\noutput: {steps: [say]}", "split") + "---" + SPLIT
@@ -263,7 +263,7 @@ def front(server: tuple[Server, Path], mlserver: Callable[..., Server]) -> Serve
 
 
 @pytest.mark.parametrize("name", ["by-rest", "by-grpc"])
-def test_a_step_on_another_server_streams_too(front: Server, server: tuple[Server, Path], name: str) -> None:
+def test_step_on_another_server_streams(front: Server, server: tuple[Server, Path], name: str) -> None:
     path = f"/v2/pipelines/{name}/infer_stream"
     with stream(front, "one two three", path) as response:  # type: ignore[attr-defined]
         times, messages = zip(*events(response), strict=True)
@@ -281,7 +281,7 @@ def test_a_step_on_another_server_streams_too(front: Server, server: tuple[Serve
     assert line.endswith("cut") and "never never" not in line
 
 
-def test_a_split_step_streams_from_the_one_whose_turn_it_is(front: Server) -> None:
+def test_split_step_streams_from_the_chosen_candidate(front: Server) -> None:
     for path, header in (("/v2/models/x/infer_stream", "split.pipeline"), ("/v2/models/split/infer_stream", "")):
         with stream(front, "one two", path, **{"seldon-model": header}) as response:  # type: ignore[attr-defined]
             messages = [message for _, message in events(response)]

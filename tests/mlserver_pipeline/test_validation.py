@@ -1,4 +1,4 @@
-"""What loading refuses, in Core 2's own words where Core 2 refuses it."""
+"""Manifests that loading refuses, in Core 2's words if Core 2 refuses them too."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ REFUSED = {
         "<pipelineName>.(inputs|outputs).(tensorName)? or "
         "<pipelineName>.step.<stepName>.<inputs|outputs>.<tensorName>",
     ),
-    # What Core 2 accepts, and then crashes on, ignores or never ends.
+    # Core 2 accepts these, and then crashes, ignores them or runs forever.
     "underscore": ("steps: [{name: a_b}]", "step 'a_b' can't be the name of a Model"),
     "dot": ("steps: [{name: a.b}]", "step 'a.b' can't be the name of a Model"),
     "unknown trigger": ("steps: [{name: a, triggers: [b]}]", "step 'a' has trigger 'b', but there is no step 'b'"),
@@ -86,7 +86,7 @@ REFUSED = {
         "steps: [{name: a}, {name: b, inputs: [a], tensorMap: {a.x: y}}]",
         "tensorMap key 'a.x' matches no input",
     ),
-    # What the CRD's schema refuses.
+    # The schema of the CRD refuses these.
     "unknown field": ("steps: [{name: a, input: [p]}]", "unknown field 'spec.steps[0].input'; did you mean 'inputs'?"),
     "unknown join": (
         "steps: [{name: a, inputsJoinType: all}]",
@@ -126,7 +126,7 @@ def write(folder: Path, spec: str, name: str = "p") -> Path:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_faulty_manifest_is_refused_with_file_line_and_reason(tmp_path: Path, case: str) -> None:
+def test_faulty_manifest_is_refused_with_file_line_and_reason(tmp_path: Path, case: str) -> None:
     spec, reason = REFUSED[case]
     with pytest.raises(SettingsError) as refused:
         load_graphs(write(tmp_path, spec).name, tmp_path)
@@ -136,18 +136,18 @@ def test_a_faulty_manifest_is_refused_with_file_line_and_reason(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_a_manifest_that_core_2_takes_is_taken(tmp_path: Path, case: str) -> None:
+def test_manifest_that_core_2_accepts_is_accepted(tmp_path: Path, case: str) -> None:
     (loaded,) = read_manifests(write(tmp_path, ACCEPTED[case]))
     check(loaded)
 
 
 @pytest.mark.parametrize("name", ["My", "a_b", "a.b", "-a", "a-"])
-def test_a_pipelines_name_is_lower_case_letters_digits_and_hyphens(tmp_path: Path, name: str) -> None:
+def test_pipeline_names_are_lower_case_letters_digits_and_hyphens(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match=f"pipeline {name} does not have a valid name - it must be alphanmumeric"):
         load_graphs(write(tmp_path, "steps: [{name: a}]", name).name, tmp_path)
 
 
-def test_the_fault_points_at_its_line(tmp_path: Path) -> None:
+def test_fault_has_its_line(tmp_path: Path) -> None:
     spec = "steps:\n- name: a\n- name: b\n  inputs:\n  - a\n  - c"
     with pytest.raises(SettingsError, match=r"^pipeline\.yaml:10: pipeline p step b has input c for step"):
         load_graphs(write(tmp_path, spec).name, tmp_path)
@@ -165,14 +165,14 @@ def test_the_fault_points_at_its_line(tmp_path: Path) -> None:
         ("\xff", "pipeline.yaml' is not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+def test_file_without_a_manifest_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "pipeline.yaml").write_bytes(content.encode("latin-1"))
     with pytest.raises(SettingsError) as refused:
         load_graphs("pipeline.yaml", tmp_path)
     assert reason in str(refused.value)
 
 
-def test_a_file_that_is_not_there_and_a_pipeline_that_is_there_twice_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_repeated_pipelines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="can't be read: No such file"):
         load_graphs("missing.yaml", tmp_path)
     name = write(tmp_path, "steps: [{name: a}]").name
@@ -189,7 +189,7 @@ def test_pipelines_that_read_one_another_in_a_circle_are_refused(tmp_path: Path,
         load_graphs([f"{name}.yaml" for name in readers], tmp_path)
 
 
-def test_the_pipelines_of_the_repository_are_valid() -> None:
+def test_pipelines_of_this_repository_are_valid() -> None:
     from support import ROOT
 
     for path in sorted({*(ROOT / "pipelines").glob("*.yaml")} - {ROOT / "pipelines/kustomization.yaml"}):

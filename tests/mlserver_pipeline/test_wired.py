@@ -1,4 +1,4 @@
-"""What only a whole server shows: settings that reach the runner, numbers by MLServer's codecs, gRPC, spans."""
+"""Pipelines in a whole server: settings reach the runner, MLServer's codecs read numbers, gRPC and spans work."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ from mlserver.types import InferenceResponse
 
 
 class Doubles(MLModel):
-    # The path of MLServer's own runtimes, scikit-learn's for one: the whole request as an array.
+    # MLServer's own runtimes, such as scikit-learn's, read the whole request as one array.
     async def predict(self, payload):
         array = self.decode_request(payload, default_codec=NumpyRequestCodec)
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("predict", array * 2)])
@@ -54,7 +54,7 @@ STUCK = "steps: [{name: near}, {name: later, inputs: [near.outputs.nothing]}]\no
 
 
 class Collector(TraceServiceServicer):
-    """Where a server sends its spans."""
+    """Collects the spans that a server sends."""
 
     def __init__(self) -> None:
         self.spans: dict[str, Any] = {}
@@ -81,7 +81,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 @pytest.fixture(scope="module")
 def server(mlserver: Callable[..., Server], collector: tuple[Collector, str]) -> Server:
-    """Pipelines of which one step is on another server; the trace of the first keeps its data to itself."""
+    """Three pipelines. A step of the first runs on another server, and its trace has no values."""
     numbers: dict[str, object] = {"implementation": "numbers_of_test.Doubles"}
     away = mlserver({"far": numbers}, files={"far/numbers_of_test.py": NUMBERS})
     extra = {"chain": {"models": {"far": away.url}, "trace_values": False}, "stuck": {}, "talks": {}}
@@ -105,7 +105,7 @@ def ask(server: Server, pipeline: str, *data: float, **headers: str) -> httpx2.R
     return httpx2.post(f"{server.url}/v2/pipelines/{pipeline}/infer", json=body, headers=headers, timeout=20)
 
 
-def test_some_steps_may_be_elsewhere_and_models_that_speak_in_arrays_are_steps_like_others(server: Server) -> None:
+def test_remote_steps_and_array_models_work_as_steps(server: Server) -> None:
     (predicted,) = ask(server, "chain", 1.5, 2).json()["outputs"]
     assert predicted == {
         "data": [6, 8],
@@ -116,7 +116,7 @@ def test_some_steps_may_be_elsewhere_and_models_that_speak_in_arrays_are_steps_l
     }
 
 
-def test_a_trace_without_values_names_tensors_only(server: Server) -> None:
+def test_trace_without_values_names_tensors_only(server: Server) -> None:
     answer = ask(server, "chain", 48213, **{"x-pipeline-trace": "1"}).json()["outputs"][-1]
     near, far = map(json.loads, answer["data"])
     assert (near["arrived"], near["left"]) == ({"chain.inputs": [["x"]]}, [["predict"]])
@@ -129,7 +129,7 @@ def over_grpc(pipeline: str, datatype: str, **contents: Any) -> pb.ModelInferReq
     return pb.ModelInferRequest(model_name=pipeline, inputs=[tensor])
 
 
-def test_a_trace_is_asked_for_over_grpc_too(server: Server) -> None:
+def test_trace_works_over_grpc(server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         infer = GRPCInferenceServiceStub(channel).ModelInfer
         answer = infer(over_grpc("chain", "FP64", fp64_contents=[1]), metadata=[("x-pipeline-trace", "1")], timeout=20)
@@ -137,7 +137,7 @@ def test_a_trace_is_asked_for_over_grpc_too(server: Server) -> None:
     assert [json.loads(row)["step"] for row in trace.contents.bytes_contents] == ["near", "far"]
 
 
-def test_over_grpc_a_stall_is_unknown_with_the_same_text(server: Server) -> None:
+def test_stall_over_grpc_is_unknown_with_the_same_text(server: Server) -> None:
     answer = ask(server, "stuck", 1)
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as refused:
         GRPCInferenceServiceStub(channel).ModelInfer(over_grpc("stuck", "FP64", fp64_contents=[1]), timeout=20)
@@ -146,7 +146,7 @@ def test_over_grpc_a_stall_is_unknown_with_the_same_text(server: Server) -> None
     assert answer.text in refused.value.details()  # type: ignore[attr-defined]
 
 
-def test_over_grpc_chunks_come_first_and_the_answer_last(server: Server) -> None:
+def test_grpc_stream_sends_chunks_first_and_the_answer_last(server: Server) -> None:
     request = over_grpc("talks", "BYTES", bytes_contents=[b"one two"])
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stream = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=20)
@@ -154,7 +154,7 @@ def test_over_grpc_chunks_come_first_and_the_answer_last(server: Server) -> None
     assert parts == [("talk", b"one "), ("talk", b"two "), ("", b"one two ")]
 
 
-def test_spans_of_steps_go_where_the_servers_own_go(server: Server, collector: tuple[Collector, str]) -> None:
+def test_step_spans_go_to_the_servers_collector(server: Server, collector: tuple[Collector, str]) -> None:
     ask(server, "chain", 48213)
     assert collector[0].has_step.wait(20), "MLServer sends its spans every five seconds"
     spans = collector[0].spans

@@ -1,4 +1,4 @@
-"""Fixtures of the samples' tests."""
+"""Fixtures of these tests."""
 
 from pipeline_lab import lab
 

@@ -1,4 +1,4 @@
-"""A caller that leaves cancels the LLM step that runs; nothing behind it is stored, and the same turn runs again."""
+"""A caller that leaves cancels the LLM step. Nothing behind it is stored, and the same turn can be repeated."""
 
 import json
 import time
@@ -32,7 +32,7 @@ def note(line):
 
 
 class Slow(FakeBackend):
-    # Takes long for what it hears for the first time.
+    # The first call with a text takes long.
     async def complete(self, messages, params):
         said = messages[-1].text
         if said not in heard:
@@ -62,7 +62,7 @@ output: {steps: [remember-assistant]}
 
 
 class Desk(NamedTuple):
-    """A server with pipelines whose LLM is in its process and on another server, and the notes of both."""
+    """A server with pipelines whose LLM runs in its process or on another server, and a file of notes by the models."""
 
     server: Server
     notes: Path
@@ -133,7 +133,7 @@ def leave_grpc(desk: Desk, pipeline: str, memory_id: str) -> None:
 
 @pytest.mark.parametrize("pipeline", ["here", "by-rest", "by-grpc"])
 @pytest.mark.parametrize("leave", [leave_rest, leave_grpc])
-def test_a_unary_caller_that_leaves_cancels_the_llm_step_and_may_repeat_its_turn(
+def test_unary_caller_leaving_cancels_the_llm_step_and_may_repeat_the_turn(
     desk: Desk, pipeline: str, leave: Callable[[Desk, str, str], None]
 ) -> None:
     memory_id = f"{pipeline}-{leave.__name__}"

@@ -1,4 +1,4 @@
-"""More of Core 2's sample pipelines, rebuilt: triggers of the request, errors, batches, families of pipelines."""
+"""More of Core 2's sample pipelines: triggers of the request, errors, batches, families of pipelines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ ROW = (ints("INPUT0", *A), ints("INPUT1", *A))
 
 
 def simple(sent: StepMessage) -> StepMessage:
-    """`tfsimple`: the sum and the difference of two rows of 16, and nothing else."""
+    """`tfsimple`: returns the sum and the difference of two rows of 16 numbers, and refuses other rows."""
     rows = {tensor.name: tensor.data for tensor in sent.tensors}
     for name in ("INPUT0", "INPUT1"):
         if len(rows[name]) != 16:
@@ -31,17 +31,17 @@ def simple(sent: StepMessage) -> StepMessage:
 
 
 def sums(sent: StepMessage) -> StepMessage:
-    """`join_node`: one number out of two."""
+    """`join_node`: adds two numbers."""
     return message(ints("OUTPUT1", sum(tensor.data[0] for tensor in sent.tensors)))
 
 
 def rows(sent: StepMessage) -> StepMessage:
-    """Stands for a detector: how many rows came."""
+    """Stands for a detector. Returns the number of rows."""
     return message(ints("is_drift", len(sent.tensors[0].data)))
 
 
 @pytest.mark.parametrize("sent", [["TRIGGER1"], ["TRIGGER2"], ["TRIGGER1", "TRIGGER2"]])
-async def test_a_step_runs_by_either_trigger_of_the_request(lab: MakeLab, sent: list[str]) -> None:
+async def test_either_trigger_of_the_request_runs_the_step(lab: MakeLab, sent: list[str]) -> None:
     spec = """
     steps:
     - name: join
@@ -56,7 +56,7 @@ async def test_a_step_runs_by_either_trigger_of_the_request(lab: MakeLab, sent: 
     assert it.got("join") == [["INPUT1", "INPUT2"]]
 
 
-async def test_a_row_of_the_wrong_length_is_the_first_steps_error(lab: MakeLab) -> None:
+async def test_row_of_the_wrong_length_is_the_first_steps_error(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: tfsimple1
@@ -75,7 +75,7 @@ async def test_a_row_of_the_wrong_length_is_the_first_steps_error(lab: MakeLab) 
 
 
 def reads(first: str, second: str, step: str, more: str = "") -> str:
-    """A pipeline of one step that takes two tensors of other pipelines as INPUT0 and INPUT1."""
+    """A pipeline of one step that reads two tensors of other pipelines as INPUT0 and INPUT1."""
     return f"""
     input:
       externalInputs: [{first}, {second}]
@@ -101,8 +101,8 @@ COMBINED = {
 
 
 @pytest.mark.parametrize("name", COMBINED)
-async def test_a_family_of_pipelines_runs_on_behind_the_first_ones_answer(lab: MakeLab, name: str) -> None:
-    """Two pipelines extend the first and a third combines them; the caller gets the first one's answer."""
+async def test_family_of_pipelines_runs_on_after_the_first_answer(lab: MakeLab, name: str) -> None:
+    """Two pipelines extend the first, and a third combines them. The caller gets the first pipeline's answer."""
     models: dict[str, Model] = dict.fromkeys(("one", "two", "three", "last"), simple)
     it = lab(models, *FAMILY.values(), COMBINED[name], names=(*FAMILY, name))
     run = it.start(*ROW, pipeline="first")
@@ -115,7 +115,7 @@ async def test_a_family_of_pipelines_runs_on_behind_the_first_ones_answer(lab: M
     assert it.got("last") == [["INPUT0", "INPUT1"]]
 
 
-async def test_a_pipeline_whose_trigger_does_not_come_does_not_begin(lab: MakeLab) -> None:
+async def test_pipeline_without_its_trigger_does_not_start(lab: MakeLab) -> None:
     never = "externalTriggers: [first.outputs.OUTPUT9]"
     later = reads("first.outputs.OUTPUT0", "first.outputs.OUTPUT1", "last", never)
     it = lab({"one": simple, "last": simple}, FAMILY["first"], later, names=("first", "later"))
@@ -124,7 +124,7 @@ async def test_a_pipeline_whose_trigger_does_not_come_does_not_begin(lab: MakeLa
     assert [step for step, _ in it.calls] == ["one"]
 
 
-async def test_a_batched_detector_beside_a_model_answers_with_the_second_request(lab: MakeLab) -> None:
+async def test_batched_detector_answers_with_the_second_request(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: iris
@@ -139,7 +139,7 @@ async def test_a_batched_detector_beside_a_model_answers_with_the_second_request
     assert values(await it.run(ints("INPUT", 2))) == [("OUTPUT", [12]), ("is_drift", [2])]
 
 
-async def test_a_detector_that_still_gathers_keeps_nobody_waiting_who_does_not_read_it(lab: MakeLab) -> None:
+async def test_gathering_detector_delays_no_step_that_does_not_read_it(lab: MakeLab) -> None:
     spec = """
     steps:
     - name: income
@@ -179,7 +179,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_the_faulty_samples_are_refused_in_core_2s_words(tmp_path: Path, case: str) -> None:
+def test_faulty_samples_are_refused_in_core_2s_words(tmp_path: Path, case: str) -> None:
     name, spec, sentence = REFUSED[case]
     (tmp_path / "p.yaml").write_text(manifest_text(spec, name), encoding="utf-8")
     with pytest.raises(SettingsError) as refused:

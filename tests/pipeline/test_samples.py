@@ -1,4 +1,4 @@
-"""The shapes of Core 2's sample pipelines, rebuilt over small arithmetic models: same requests, same answers."""
+"""Core 2's sample pipelines, rebuilt with small arithmetic models, answer as on Core 2."""
 
 from collections.abc import Callable, Mapping
 
@@ -174,12 +174,12 @@ for name, sent in {"first": ["TRIGGER1"], "second": ["TRIGGER2"], "both": ["TRIG
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_the_sample_answers_as_on_core_2(lab: Callable[..., Lab], case: str) -> None:
+async def test_sample_answers_as_on_core_2(lab: Callable[..., Lab], case: str) -> None:
     spec, models, request, answer = CASES[case]
     assert values(await lab(models, spec).run(*request)) == answer
 
 
-async def test_a_gate_that_answers_nothing_keeps_the_joined_model_from_running(lab: Callable[..., Lab]) -> None:
+async def test_gate_without_an_answer_stops_the_joined_model(lab: Callable[..., Lab]) -> None:
     spec = """
     steps:
     - name: one
@@ -198,7 +198,7 @@ async def test_a_gate_that_answers_nothing_keeps_the_joined_model_from_running(l
     assert not isinstance(await it.run(*ROW), Answer) and it.got("join") == []
 
 
-async def test_a_counter_goes_round_its_cycle_until_it_has_counted(lab: Callable[..., Lab]) -> None:
+async def test_counter_runs_its_cycle_until_it_is_done(lab: Callable[..., Lab]) -> None:
     """The documented cyclic pipeline: its own output back in by `any`, a millisecond apart, until it stops."""
     spec = """
     steps:
@@ -230,7 +230,7 @@ async def test_a_counter_goes_round_its_cycle_until_it_has_counted(lab: Callable
     assert len(it.got("counter")) == 10
 
 
-async def test_a_pipeline_extends_another_while_its_caller_gets_the_first_ones_answer(lab: Callable[..., Lab]) -> None:
+async def test_extended_pipeline_answers_its_caller_first(lab: Callable[..., Lab]) -> None:
     first = "steps: [{name: one}]\noutput: {steps: [one]}"
     for external in ("first.outputs", "first.step.one.outputs"):
         extended = f"""
@@ -248,7 +248,7 @@ async def test_a_pipeline_extends_another_while_its_caller_gets_the_first_ones_a
         assert named(sent) == {"INPUT0": TWICE, "INPUT1": ZERO}
 
 
-async def test_a_pipeline_joins_two_others_or_waits_for_one_as_trigger(lab: Callable[..., Lab]) -> None:
+async def test_pipeline_joins_two_others_or_is_triggered_by_one(lab: Callable[..., Lab]) -> None:
     first, second = (
         f"steps: [{{name: {name}, inputs: [first.inputs]}}]\noutput: {{steps: [{name}]}}".replace("first.", f"{pipe}.")
         for name, pipe in (("one", "first"), ("two", "second"))

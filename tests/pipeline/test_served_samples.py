@@ -1,5 +1,4 @@
-"""Core 2's samples that need a server: a pipeline that is changed while it serves, numbers and text as a client gets
-them."""
+"""Core 2's samples that need a server: changing a pipeline while it serves, and numbers and text over REST."""
 
 import time
 from collections.abc import Callable
@@ -96,7 +95,7 @@ def load(server: Server, name: str) -> int:
     return httpx2.post(f"{server.url}/v2/repository/models/{name}/load", timeout=20).status_code
 
 
-def test_a_changed_manifest_answers_once_it_is_loaded_and_so_does_the_old_one_again(
+def test_changed_manifest_counts_once_it_is_loaded_and_can_be_reverted(
     served: tuple[Server, Path],
 ) -> None:
     server, manifest = served
@@ -110,7 +109,7 @@ def test_a_changed_manifest_answers_once_it_is_loaded_and_so_does_the_old_one_ag
         assert four(server) == answers[step]
 
 
-def test_a_faulty_manifest_does_not_take_the_place_of_the_one_that_answers(served: tuple[Server, Path]) -> None:
+def test_faulty_manifest_does_not_replace_the_loaded_one(served: tuple[Server, Path]) -> None:
     server, manifest = served
     before = four(server)
     manifest.write_text(VERSIONS["mul10"].replace("steps: [mul10]", "steps: [gone]"), encoding="utf-8")
@@ -121,9 +120,7 @@ def test_a_faulty_manifest_does_not_take_the_place_of_the_one_that_answers(serve
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])
-def test_a_request_on_its_way_is_answered_whatever_becomes_of_its_pipeline(
-    served: tuple[Server, Path], verb: str
-) -> None:
+def test_running_request_is_answered_after_its_pipeline_was_replaced(served: tuple[Server, Path], verb: str) -> None:
     server, _ = served
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(infer, server, "patient", name="INPUT", shape=[1], datatype="FP32", data=[7])
@@ -134,7 +131,7 @@ def test_a_request_on_its_way_is_answered_whatever_becomes_of_its_pipeline(
     assert answer.status_code == 200 and answer.json()["outputs"][0]["data"] == [7]
 
 
-def test_iris_predicts_a_whole_number_by_numpys_codec(served: tuple[Server, Path]) -> None:
+def test_iris_predicts_whole_numbers_by_numpys_codec(served: tuple[Server, Path]) -> None:
     answer = infer(served[0], "flowers", name="predict", shape=[1, 4], datatype="FP32", data=[1, 2, 4, 3])
     assert answer.json() == {
         "model_name": "",
@@ -150,7 +147,7 @@ def test_iris_predicts_a_whole_number_by_numpys_codec(served: tuple[Server, Path
     }
 
 
-def test_speech_goes_on_as_text_under_the_name_that_the_next_model_reads(served: tuple[Server, Path]) -> None:
+def test_speech_is_passed_on_as_text_under_the_next_models_name(served: tuple[Server, Path]) -> None:
     answer = infer(served[0], "speech-to-sentiment", name="audio", shape=[1], datatype="BYTES", data=["hm"])
     said = [(each["name"], each["data"], each["shape"]) for each in answer.json()["outputs"]]
     assert said == [("output", ["sentiment(whisper(hm))"], [1, 1]), ("output", ["whisper(hm)"], [1, 1])]
