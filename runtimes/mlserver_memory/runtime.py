@@ -8,6 +8,7 @@ from mlserver import ModelSettings
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 from mlserver_chat import (
+    InternalError,
     InvalidInput,
     MemoryStore,
     Message,
@@ -60,7 +61,7 @@ class ConversationalMemory(Runtime[MemorySettings]):
         try:
             with watching_store(self.name):
                 await self._store.open()
-        except NotReachable as error:
+        except (NotReachable, InternalError) as error:
             logger.warning("model '%s' starts without its store: %s", self.name, error)
         self.resources.push_async_callback(Retention(self._store, self.config.config).aclose)
         return True

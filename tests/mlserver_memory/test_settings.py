@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from mlserver_chat import NotReachable, SettingsError, load_settings
 from mlserver_memory import ConversationalMemory, FileSysSettings, MemorySettings, SqlSettings, open_store
+from mlserver_memory.sql import SqlStore
 from support import free_ports, text
 
 
@@ -153,3 +154,17 @@ async def test_a_database_that_is_down_does_not_stop_loading(caplog: pytest.LogC
     assert "hunter2" not in caplog.text + str(error.value) + stats.detail
     assert caplog.text.count("can't be reached") >= 1
     await model.unload()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:pa@ss@db/chat", "postgresql+psycopg://me:pa@ss/word@db/chat", "mysql://me:p@ss@db:3306/chat"],
+)
+def test_an_unescaped_at_sign_in_a_password_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="write one in a password as %40") as refused:
+        SqlStore(url)
+    assert "ss" not in str(refused.value).replace("password", "")
+
+
+def test_an_escaped_at_sign_in_a_password_is_fine() -> None:
+    assert SqlStore("postgresql+psycopg://me:pa%40ss@db/chat").place == "postgresql db/chat"

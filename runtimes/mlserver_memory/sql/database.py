@@ -22,7 +22,7 @@ from ..threads import Threads
 from . import postgres, sqlite
 from .direct import BEGIN, Direct, Info, ThroughSqlAlchemy, Work
 from .engines import make_engine, resolved
-from .faults import Failure, Fault, cause_of, code_of, fault_of
+from .faults import DamagedData, Failure, Fault, cause_of, code_of, fault_of
 from .writer import GroupCommit
 
 logger = logging.getLogger("mlserver.memory")
@@ -177,7 +177,7 @@ class Database:
                 if needs_schema and not self._migrated:
                     self._migrate_once()
                 with mode() as connection:
-                    result, info = work(connection), connection.info
+                    result, info = self._result(work, connection), connection.info
             except IntegrityError:
                 raise
             except (DBAPIError, PoolTimeout, OSError) as error:
@@ -199,6 +199,15 @@ class Database:
                 return result
             self._reopen()
         raise NotReachable("the memory store can't be reached")
+
+    def _result(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        try:
+            return work(connection)
+        except UnicodeEncodeError:
+            # The caller's text, which the database can't hold.
+            raise
+        except (ValueError, TypeError) as error:
+            raise self._damaged(type(error).__name__) from error
 
     @contextmanager
     def _statements(self) -> Generator[Connection]:
@@ -245,6 +254,10 @@ class Database:
             logger.warning("the memory store %s can be reached again", self.place)
             self._failure = ""
 
+    def _damaged(self, reason: str) -> DamagedData:
+        logger.error("the memory store %s holds data that can't be read: %s", self.place, reason)
+        return DamagedData()
+
     def _translate(self, error: Failure, fault: Fault) -> ChatError:
         reason = f"{type(cause_of(error)).__name__} {code_of(cause_of(error))}".strip()
         match fault:
@@ -252,6 +265,11 @@ class Database:
                 return NotReachable("the memory store has no connection free")
             case Fault.BAD_TEXT:
                 return InvalidInput("the memory store can't hold this text")
+            case Fault.DISK_FULL:
+                logger.error("the disk of the memory store %s is full", self.place)
+                return NotReachable("the memory store's disk is full")
+            case Fault.DAMAGED:
+                return self._damaged(reason)
             case Fault.RACE_LOST | Fault.BUSY:
                 logger.warning("the memory store %s is too busy: %s", self.place, reason)
                 return NotReachable("the memory store is too busy")

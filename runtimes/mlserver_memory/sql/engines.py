@@ -46,6 +46,9 @@ def resolved(url: str) -> URL:
     except (ArgumentError, ValueError):
         raise SettingsError("'parameters.extra.config.url' is not a SQLAlchemy URL") from None
     if parsed.get_backend_name() != "sqlite":
+        if "@" in f"{parsed.host}{parsed.database}":
+            # What stands before it would be a part of the password, and would be logged as the server's name.
+            raise SettingsError("'parameters.extra.config.url' has an '@' too many; write one in a password as %40")
         return parsed
     if not parsed.database or parsed.database == ":memory:" or "memory" in str(parsed.query.get("mode", "")):
         raise SettingsError("'parameters.extra.config.url' names a SQLite database in memory; expected a file")

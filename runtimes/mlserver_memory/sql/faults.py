@@ -7,6 +7,8 @@ from sqlalchemy import ExceptionContext
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from mlserver_chat import NotReachable
+
 Failure = DBAPIError | PoolTimeout | OSError
 """What fails when a statement does; pg8000 lets the socket's own errors through."""
 
@@ -28,10 +30,21 @@ class Fault(Enum):
     """The database's user may not do this."""
     BAD_TEXT = auto()
     """A value that the database can't hold."""
+    DISK_FULL = auto()
+    """SQLite's disk is full. Reading goes on."""
+    DAMAGED = auto()
+    """A part of the data can't be read. Other parts can."""
     DOWN = auto()
     """The database can't be reached or used."""
     REFUSED = auto()
     """A statement that should have been right."""
+
+
+class DamagedData(NotReachable):
+    """Data of one conversation can't be read. Others can."""
+
+    def __init__(self) -> None:
+        super().__init__("the memory store holds data of this conversation that can't be read")
 
 
 _RACE_LOST = frozenset(("40001", "40P01", "1205", "1213", "60", "8177", "955"))
@@ -49,9 +62,9 @@ _NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942"))
 _NO_RIGHT = "42501"
 _BAD_TEXT = "22"
 """Class of PostgreSQL's SQLSTATEs, which pg8000 reports as any error of the server."""
-_DOWN = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "3D000")
-"""A file that is no database, or no longer one, and a database that isn't there: a good one may be put back while the
-server runs."""
+_DOWN = ("SQLITE_NOTADB", "SQLITE_CANTOPEN", "3D000")
+"""A file that is no database or can't be opened, and a database that doesn't exist. A good one may be put back while
+the server runs."""
 _HUNG_UP = ("57P0", "08", "25006")
 """SQLSTATEs of a connection that is gone, or is to a server that only reads; a driver may report them as any other
 error of the server."""
@@ -74,8 +87,20 @@ def fault_of(error: Failure, dialect: str) -> Fault:
         return Fault.NO_RIGHT
     if isinstance(cause_of(error), TimeoutError) or code.startswith(_DOWN):
         return Fault.DOWN
+    if dialect == "sqlite":
+        return _fault_of_file(error, code)
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return Fault.STALE
+    return Fault.DOWN if isinstance(error, OperationalError | InterfaceError) else Fault.REFUSED
+
+
+def _fault_of_file(error: Failure, code: str) -> Fault:
+    """The fault of a SQLite file, which concerns one statement: nothing else in the file is unreachable."""
+    if code.startswith("SQLITE_FULL"):
+        return Fault.DISK_FULL
+    # The driver gives no code for text that isn't UTF-8.
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_IOERR")) or (not code and isinstance(error, OperationalError)):
+        return Fault.DAMAGED
     return Fault.DOWN if isinstance(error, OperationalError | InterfaceError) else Fault.REFUSED
 
 

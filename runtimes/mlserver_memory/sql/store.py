@@ -10,7 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from mlserver_chat import (
     AppendKey,
     ConversationInfo,
-    InternalError,
     InvalidInput,
     Message,
     NotReachable,
@@ -22,6 +21,7 @@ from mlserver_chat.requests.identity import hashed
 
 from ..naming import conversation_id
 from .database import Database
+from .faults import DamagedData
 from .migrations import MIGRATIONS, migrate, schema_version
 from .pruning import Pruning, forget_conversation
 from .rows import Append, newest_window, stored_messages
@@ -175,7 +175,8 @@ class SqlStore:
                 replayed = await self._database.query(append.replayed)
                 if replayed is not None:
                     return replayed
-        raise InternalError()
+        # No other append can have won so often: the conversation's counters contradict its messages.
+        raise DamagedData()
 
     def _id(self, memory_id: str) -> str:
         return conversation_id(self._namespace, memory_id)

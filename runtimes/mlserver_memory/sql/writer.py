@@ -9,6 +9,7 @@ from mlserver_chat import NotReachable
 
 from ..threads import Threads, fail, succeed, tell
 from .direct import Execute, Work
+from .faults import DamagedData
 
 _MOST = 100
 """Appends a transaction: what comes after them, other processes included, shouldn't wait for long."""
@@ -69,15 +70,14 @@ class GroupCommit:
 
         try:
             results = self._transaction(everything)
-        except NotReachable as error:
-            # What all have waited for isn't waited for again by each.
-            results = [error] * len(group)
         except BaseException as error:
-            if len(group) > 1:
+            concerns_all = isinstance(error, NotReachable) and not isinstance(error, DamagedData)
+            if len(group) > 1 and not concerns_all:
                 for each in group:
                     self._commit([each])
                 return
-            results = [error]
+            # The whole group waited for a lock or a server; don't wait again for each of its members.
+            results = [error] * len(group)
         _tell(group, results)
 
 
