@@ -1,6 +1,6 @@
 """A prompt and a request's tensors to the messages that the LLM gets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...errors import InvalidInput
 from ...messages.codec import find_conversation
@@ -29,7 +29,7 @@ def fill(prompt: Prompt, tensors: Tensors) -> list[Message]:
         if message.role == "placeholder":
             messages.extend(history)
         else:
-            text = render(message.content, prompt.type, values)
+            text = render(message.content, prompt.type, _values_for(message, prompt, values))
             attached = _attachments(rendered_turn) if _renders_turn(message, prompt) else ()
             messages.append(Message(message.role, (Part("text", text), *attached)))
     if prompt.reads_conversation and all(message.role in ("system", "developer") for message in messages):
@@ -60,10 +60,22 @@ def _values(prompt: Prompt, tensors: Tensors, conversation: Sequence[Message]) -
     return values
 
 
+def _values_for(message: PromptMessage, prompt: Prompt, values: Mapping[str, object]) -> Mapping[str, object]:
+    """The values for one message. Beside a transcript none of them can forge a line of it."""
+    if prompt.type == "jinja" or HISTORY not in prompt.names_in(message):
+        return values
+    return {name: value if name == HISTORY else _one_entry(str(value)) for name, value in values.items()}
+
+
 def _transcript_lines(message: Message) -> str:
-    """`role: text`. Further lines of the text are indented, so that a message can't forge the line of another role."""
+    """The entry of one message in a transcript: `role: text`."""
     role = " ".join(message.role.split())
-    return f"{role}: " + "\n  ".join(message.text.splitlines())
+    return f"{role}: {_one_entry(message.text)}"
+
+
+def _one_entry(text: str) -> str:
+    """Indent all lines but the first, so that the text can't forge the line of another role."""
+    return "\n  ".join(text.splitlines())
 
 
 def _ends_with_user(conversation: Sequence[Message]) -> bool:
