@@ -1,7 +1,7 @@
-"""The support desk of `models/` and `pipelines/` with a model that answers at once, in this process.
+"""Runs the support desk of `models/` and `pipelines/` in this process, with a model that answers at once.
 
-Reads commands from standard input, a JSON object a line (`callers`, `turns`, `round`), and answers each with the
-seconds it took and those of every turn. Run by `run.py`.
+Reads commands from standard input, one JSON object on each line (`callers`, `turns`, `round`). Answers each with the
+seconds of the whole command and of every turn. `run.py` starts it.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from mlserver.types import InferenceRequest
 
 from mlserver_chat.calls.siblings import data_plane_of
 
+GARBAGE = {"MLSERVER_LLM_GC_THRESHOLD": "10000"}
+"""Environment of the desk: the garbage collector's threshold of this suite's image."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE = '''
 from mlserver_chat import ChatStep, PromptSettings, Runtime
@@ -45,7 +47,7 @@ class Fake(Runtime):
 
 
 def repository(folder: Path) -> Path:
-    """A copy of the support desk with the fake in the place of its model."""
+    """Copy the support desk, and replace its model by the fake."""
     for name in ("models", "pipelines"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.safetensors"))
     model = folder / "models/support-tiny"
@@ -55,7 +57,7 @@ def repository(folder: Path) -> Path:
 
 
 def body(conversation: str, turn: int) -> dict[str, Any]:
-    """The request of one turn: every other one asks for a status."""
+    """Return the request of a turn. Every other turn asks for a status."""
     question = f"what is the status of #4821{turn}?" if turn % 2 else "my printer has a paper jam"
     texts = {"memory_id": conversation, "role": "user", "content": question, "type": "text"}
     inputs = [{"name": name, "datatype": "BYTES", "shape": [1], "data": [text]} for name, text in texts.items()]
@@ -63,7 +65,7 @@ def body(conversation: str, turn: int) -> dict[str, Any]:
 
 
 async def conversation(data_plane: DataPlane, name: str, turns: int) -> list[float]:
-    """Seconds of each turn of one caller."""
+    """Run the turns of one caller, and return the seconds of each."""
     seconds: list[float] = []
     for turn in range(turns):
         asked = InferenceRequest.model_validate(body(name, turn))
@@ -76,7 +78,7 @@ async def conversation(data_plane: DataPlane, name: str, turns: int) -> list[flo
 
 
 async def main(folder: Path) -> None:
-    os.environ["MLSERVER_LLM_DATA"] = str(folder)
+    os.environ |= {"MLSERVER_LLM_DATA": str(folder), **GARBAGE}
     server = MLServer(Settings(parallel_workers=0, debug=False))
     paths = sorted(repository(folder).glob("*/model-settings.json"))
     models = [ModelSettings.parse_file(str(path)) for path in paths]

@@ -1,10 +1,11 @@
-"""The support desk's graph as LangGraph's documentation builds one: `MessagesState`, prompt templates, a chat model,
-the SQLite saver. The model answers at once.
+"""Runs the support desk's graph in LangGraph, built as in LangGraph's documentation.
 
-Reads commands from standard input, a JSON object a line (`callers`, `turns`, `round`, `durability`), and answers each
-with the seconds it took and those of every turn. One caller uses `SqliteSaver` and `invoke`; more use
-`AsyncSqliteSaver` and `ainvoke`. With `--tuned` it runs on uvloop and collects garbage less often. Run by `run.py` in
-an environment of its own.
+It uses `MessagesState`, prompt templates, a chat model that answers at once, and the SQLite saver: `SqliteSaver` with
+`invoke` for one caller, `AsyncSqliteSaver` with `ainvoke` for more. With `--tuned` it runs on uvloop and collects
+garbage less often.
+
+Reads commands from standard input, one JSON object on each line (`callers`, `turns`, `round`, `durability`). Answers
+each with the seconds of the whole command and of every turn. `run.py` starts it in its own environment.
 """
 
 import asyncio
@@ -156,7 +157,7 @@ async def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if "--tuned" in sys.argv:
-        # As the other desk: uvloop, and garbage collected as in a process that serves (docs/runtimes.md).
+        # Like the other desk: on uvloop, and with the garbage collector's threshold of docs/runtimes.md.
         gc.set_threshold(10_000, 10, 10)
         uvloop.run(main(Path(sys.argv[1])))
     else:

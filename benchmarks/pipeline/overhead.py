@@ -1,8 +1,8 @@
-"""What the pipeline runner costs a step, in process: a chain of models that do nothing, four text tensors each.
+"""Measures what the pipeline runner costs for each step in process, with a chain of models that return their inputs.
 
-`python benchmarks/pipeline/overhead.py` prints milliseconds a step as JSON: of the runner (with the model and the data
-plane in it), of MLServer's data plane alone, and of MLServer's gRPC converters with the data plane, which is what a
-call of the same model from outside costs without a network.
+`python benchmarks/pipeline/overhead.py` prints milliseconds for a step as JSON: for the runner (including model and
+data plane), for MLServer's data plane alone, and for MLServer's gRPC converters with the data plane. The last is the
+cost of a call from outside without the network.
 """
 
 import json
@@ -34,7 +34,7 @@ HEADERS = {"x-request-id": "benchmark"}
 
 
 class Nothing(MLModel):
-    """Answers what it got."""
+    """Returns its inputs."""
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         outputs = [
@@ -54,7 +54,7 @@ def manifest(folder: Path) -> str:
 
 
 async def milliseconds(work: Callable[[], Awaitable[object]], steps: int) -> float:
-    """Median of the rounds, for one step."""
+    """Return the median of the rounds, for one step."""
     samples: list[float] = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Measure the pipeline runner and the support desk; write raw figures to `results/` and the tables into `README.md`.
+"""Measures the pipeline runner and the support desk. Writes raw figures to `results/` and tables to `README.md`.
 
-`python benchmarks/pipeline/run.py`; `--quick` tries every part at a tiny scale and prints what it finds.
+Run `python benchmarks/pipeline/run.py`. `--quick` runs every part at a tiny scale and prints the results.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent / "tests"), str(HERE.parent / "memory")]
 
 import httpx2  # noqa: E402
-from desk import body, repository  # noqa: E402
+from desk import GARBAGE, body, repository  # noqa: E402
 from environments import python_of, versions  # noqa: E402
 
 from support import start_mlserver  # noqa: E402
@@ -30,16 +30,16 @@ from support import start_mlserver  # noqa: E402
 OURS, HTTP = "mlserver-llm", "mlserver-llm over HTTP"
 TUNED = "LangGraph, tuned as we are"
 PEERS = {"LangGraph": "async", "LangGraph, durability sync": "sync", TUNED: "async"}
-"""The same graph with its SQLite saver: as it comes; so that every step is stored before the next one runs; and on
-uvloop, collecting garbage less often, as a model of this suite has it."""
+"""Variants of the LangGraph desk, by its durability: the default; every step stored before the next one runs; and on
+uvloop, collecting garbage as rarely as the desk of this suite."""
 CALLERS = {1: 100, 64: 10}
-"""How many talk at once, and how many turns each has in a round."""
+"""Numbers of concurrent callers, and the turns of each caller in a round."""
 ROUNDS = 7
 MANY = 64
 
 
 class Worker:
-    """A desk in a process of its own."""
+    """A desk in its own process."""
 
     def __init__(self, python: str, script: str, folder: Path, *options: str):
         folder.mkdir()
@@ -47,7 +47,7 @@ class Worker:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **asked: Any) -> dict[str, Any]:
-        """What the turns took."""
+        """Run turns, and return the time that they took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
@@ -84,7 +84,7 @@ async def over_http(url: str, callers: int, turns: int, number: int) -> dict[str
 
 
 def measure(folder: Path, rounds: int, divisor: int) -> Iterator[dict[str, Any]]:
-    """All desks take turns, so that whatever else the machine does hits them alike. The first round warms up."""
+    """Let all desks take turns, so that other load on the machine affects them alike. The first round warms up."""
     with ExitStack() as stack:
         ours = Worker(sys.executable, "desk.py", folder / "ours")
         peer = Worker(python_of("langgraph"), "langgraph_desk.py", folder / "peer")
@@ -93,7 +93,7 @@ def measure(folder: Path, rounds: int, divisor: int) -> Iterator[dict[str, Any]]
             stack.callback(worker.close)
         models = repository(folder)
         (models / "settings.json").write_text('{"parallel_workers": 0, "debug": false}', encoding="utf-8")
-        server = start_mlserver(models, folder)
+        server = start_mlserver(models, folder, GARBAGE)
         stack.callback(server.stop)
         for number in range(-1, rounds):
             for callers, turns in CALLERS.items():
