@@ -51,7 +51,7 @@ def load(settings: TransformersSettings, folder: Path) -> tuple[Any, Any]:
                 model = model.to(device)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SettingsError(f"model '{settings.model}' can't be loaded: {reason}") from None
+        raise SettingsError(f"model '{settings.model}' can't be loaded: {reason}") from error
     return model.eval(), tokenizer
 
 
@@ -69,8 +69,8 @@ def _device(settings: TransformersSettings) -> torch.device:
     has_gpu = torch.cuda.is_available()
     try:
         device = torch.device(("cuda" if has_gpu else "cpu") if settings.device == "auto" else settings.device)
-    except RuntimeError:
-        raise SettingsError(f"'config.model_settings.device': '{settings.device}' is not a device") from None
+    except RuntimeError as error:
+        raise SettingsError(f"'config.model_settings.device': '{settings.device}' is not a device") from error
     if device.type == "cuda" and not has_gpu:
         raise SettingsError(f"'config.model_settings.device' is '{settings.device}', but there is no usable GPU")
     if settings.gpu_memory_utilization is not None:

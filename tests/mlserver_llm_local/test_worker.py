@@ -99,7 +99,7 @@ async def test_a_cancelled_caller_gives_up_its_place(worker, busy):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(worker._waiting._waiting) == 0
+    assert len(worker._waiting) == 0
     next_task = asyncio.create_task(queue.run("x", lambda _: 3))
     busy()
     assert await next_task == 3

@@ -12,7 +12,7 @@ import pytest
 from support import ROOT, Server, text
 
 CALLERS = 20
-OPTIONS = {"max_tokens": 100, "temperature": 0}
+OPTIONS = {"max_tokens": 40, "temperature": 0}
 SETTINGS = {
     "implementation": "mlserver_llm_local.runtime.Local",
     "parameters": {
@@ -76,11 +76,12 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_new_tenant_is_served_next_among_greedy_tenants(client):
     tenants = [f"greedy-{number}" for number in range(CALLERS)]
     async with greedy_callers(client, tenants) as answered:
-        await until(lambda: set(answered) == set(tenants))
-        before = len(answered)
-        await ask(client, "user")
-        # One was running, and another may have begun while the request was on its way.
-        assert len(answered) - before <= 3
+        await until(lambda: all(answered.count(tenant) >= 3 for tenant in tenants))
+        for _ in range(2):  # as the steps of a pipeline do
+            before = len(answered)
+            await ask(client, "user")
+            # One was running, and another may have begun while the request was on its way.
+            assert len(answered) - before <= 3
         counts = [answered.count(tenant) for tenant in tenants]
         assert max(counts) - min(counts) <= 2
 

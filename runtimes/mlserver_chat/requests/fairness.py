@@ -10,8 +10,10 @@ from ..limits import server_limits
 from ..tensors import optional_text, read_tensors
 from .identity import request_headers, request_identity
 
-_MEMORY = 64
-"""Turns after which a served key counts like a new one."""
+_WINDOW = 64
+"""Turns that are remembered. A key without any of them counts as new."""
+_FEW = 3
+"""Keys with fewer of the remembered turns go ahead. A pipeline may ask the same LLM in this many steps."""
 
 T = TypeVar("T")
 
@@ -32,45 +34,39 @@ def fair_key(request: InferenceRequest) -> Hashable:
 
 
 class FairQueue(Generic[T]):
-    """A queue that serves the least recently served key first and, within a key, the oldest item.
+    """A queue in which keys take turns. Within a key, the oldest item goes first.
 
-    A new key counts as served 64 turns before its first item arrived. So it goes ahead of callers that keep the queue
-    busy, yet an endless supply of new keys starves no other: those that arrive more than 64 turns after a key was
-    served can't overtake it. Not thread-safe.
+    The least recently served key goes first, so busy keys get equal shares. Keys with fewer than three of the last 64
+    turns go ahead of the others: a pipeline that asks an LLM in several steps doesn't wait for all busy keys at each
+    step. An endless supply of new keys can't starve a key, which counts as new after 64 turns. Not thread-safe.
     """
 
     def __init__(self) -> None:
-        self._turn = 0
         self._waiting: dict[Hashable, deque[T]] = {}
-        self._ranks: dict[Hashable, int] = {}
-        """The turn in which each waiting key was served last, or counts as served."""
-        self._served: dict[Hashable, int] = {}
-        """The keys of the last turns with their turn, oldest first."""
+        self._turns: deque[Hashable] = deque()
+        """The keys of the last turns, oldest first."""
+        self._counts: dict[Hashable, int] = {}
+        """The turns of each key among them. The least recently served key stands first."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
 
     def put(self, key: Hashable, item: T) -> None:
-        """Add an item at the end of its key's items."""
-        if key not in self._waiting:
-            self._waiting[key] = deque()
-            self._ranks[key] = self._served.get(key, self._turn - _MEMORY)
-        self._waiting[key].append(item)
+        """Add an item after the other items of its key."""
+        self._waiting.setdefault(key, deque()).append(item)
 
     def take(self) -> T:
-        """Remove and return the next item. Equally ranked keys take turns in the order in which they arrived.
+        """Remove and return the next item. New keys are served in the order in which they arrived.
 
         Raises:
             IndexError: the queue is empty.
         """
         if not self._waiting:
             raise IndexError("take from an empty queue")
-        key = min(self._waiting, key=self._ranks.__getitem__)
+        key = self._next_key()
         item = self._waiting[key].popleft()
-        self._turn += 1
-        self._served.pop(key, None)
-        self._served[key] = self._ranks[key] = self._turn
-        self._forget(key)
-        oldest = next(iter(self._served))
-        if self._served[oldest] <= self._turn - _MEMORY:
-            del self._served[oldest]
+        self._count_turn(key)
+        self._forget_if_empty(key)
         return item
 
     def remove(self, key: Hashable, item: T) -> bool:
@@ -83,10 +79,26 @@ class FairQueue(Generic[T]):
             self._waiting[key].remove(item)
         except (KeyError, ValueError):
             return False
-        self._forget(key)
+        self._forget_if_empty(key)
         return True
 
-    def _forget(self, key: Hashable) -> None:
-        """Drop a key that has no items left."""
+    def _next_key(self) -> Hashable:
+        order = {key: place for place, key in enumerate(self._counts, start=1)}
+
+        def rank(key: Hashable) -> tuple[int, int]:
+            return min(self._counts.get(key, 0), _FEW), order.get(key, 0)
+
+        return min(self._waiting, key=rank)
+
+    def _count_turn(self, key: Hashable) -> None:
+        self._turns.append(key)
+        self._counts[key] = self._counts.pop(key, 0) + 1
+        if len(self._turns) > _WINDOW:
+            oldest = self._turns.popleft()
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
+
+    def _forget_if_empty(self, key: Hashable) -> None:
         if not self._waiting[key]:
-            del self._waiting[key], self._ranks[key]
+            del self._waiting[key]
