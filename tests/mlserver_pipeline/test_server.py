@@ -240,7 +240,7 @@ async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(
 
 
 def test_a_uri_of_no_server_and_a_name_of_no_step_are_refused() -> None:
-    for models, reason in (("ftp://x", "begins with none of"), ({"b": "http://x"}, "'b', which is no step")):
+    for models, reason in (("ftp://x", "doesn't begin with"), ({"b": "http://x"}, "'b', which is not a step")):
         with pytest.raises(SettingsError, match=reason):
             remote_steps(models, ["a"], 1, 1024)
     shared = remote_steps("grpc://x:1", ["a", "b"], 1, 1024)

@@ -160,7 +160,7 @@ def test_fault_has_its_line(tmp_path: Path) -> None:
         ("- a", "expected a mapping"),
         ("kind: Model", "contains no manifest of kind 'Pipeline'"),
         ("", "contains no manifest of kind 'Pipeline'"),
-        ("kind: Pipeline\nkind: Pipeline", "pipeline.yaml:2: key 'kind' is there twice"),
+        ("kind: Pipeline\nkind: Pipeline", "pipeline.yaml:2: key 'kind' appears twice"),
         (manifest_text("steps: [{name: a}]").replace("v1alpha1", "v1"), "field 'apiVersion'"),
         ("\xff", "pipeline.yaml' is not UTF-8 text"),
     ],

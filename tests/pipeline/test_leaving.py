@@ -1,4 +1,4 @@
-"""A caller that leaves cancels the LLM step. Nothing behind it is stored, and the same turn can be repeated."""
+"""A caller that leaves, or a deadline that passes, cancels the LLM step. Nothing behind it is stored."""
 
 import json
 import time
@@ -114,7 +114,7 @@ def leave_rest(desk: Desk, pipeline: str, memory_id: str) -> None:
         httpx2.post(url, json={"inputs": turn(memory_id)}, headers=headers, timeout=0.7)
 
 
-def leave_grpc(desk: Desk, pipeline: str, memory_id: str) -> None:
+def grpc_request(pipeline: str, memory_id: str) -> pb.ModelInferRequest:
     inputs = [
         pb.ModelInferRequest.InferInputTensor(
             name=each["name"],
@@ -124,9 +124,13 @@ def leave_grpc(desk: Desk, pipeline: str, memory_id: str) -> None:
         )
         for each in turn(memory_id)
     ]
+    return pb.ModelInferRequest(model_name=pipeline, inputs=inputs)
+
+
+def leave_grpc(desk: Desk, pipeline: str, memory_id: str) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{desk.server.grpc_port}") as channel:
-        request = pb.ModelInferRequest(model_name=pipeline, inputs=inputs)
-        call = GRPCInferenceServiceStub(channel).ModelInfer.future(request, metadata=[("x-request-id", memory_id)])
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        call = infer.future(grpc_request(pipeline, memory_id), metadata=[("x-request-id", memory_id)])
         desk.wait_for(f"began {memory_id}")
         call.cancel()
 
@@ -148,3 +152,28 @@ def test_unary_caller_leaving_cancels_the_llm_step_and_may_repeat_the_turn(
         answer = desk.server.infer(pipeline, turn(memory_id), headers=headers)
         assert [json.loads(str(each))["role"] for each in outputs(answer)["history"]] == ["user", "assistant"]
     assert desk.stored(memory_id) == [("user", memory_id), ("assistant", "at last")]
+
+
+@pytest.mark.parametrize("pipeline", ["here", "by-rest", "by-grpc"])
+def test_request_deadline_ends_the_llm_step_and_answers_424_or_503(desk: Desk, pipeline: str) -> None:
+    memory_id = f"{pipeline}-deadline"
+    late = {"x-request-id": memory_id, "x-request-timeout-ms": "600"}
+    answer = desk.server.infer(pipeline, turn(memory_id), headers=late)
+    passed = "the request's deadline passed before the pipeline answered"
+    assert (answer.status_code, answer.json()) == (424, {"error": f"upstream failed: {passed}"})
+    desk.wait_for(f"stopped {memory_id}")
+    assert desk.stored(memory_id) == [("user", memory_id)]
+    url, body = f"{desk.server.url}/v2/pipelines/{pipeline}/infer", {"inputs": turn(f"{memory_id}-never")}
+    for milliseconds, status in (("0", 503), ("soon", 400)):
+        answer = httpx2.post(url, json=body, headers={"x-request-timeout-ms": milliseconds})
+        assert answer.status_code == status, answer.text
+    assert desk.stored(f"{memory_id}-never") == []
+
+
+def test_request_deadline_works_over_grpc(desk: Desk) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{desk.server.grpc_port}") as channel, pytest.raises(grpc.RpcError) as late:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        infer(grpc_request("here", "grpc-deadline"), metadata=[("x-request-timeout-ms", "600")])
+    assert late.value.code() is grpc.StatusCode.UNKNOWN  # type: ignore[attr-defined]
+    assert "before the pipeline answered" in late.value.details()  # type: ignore[attr-defined]
+    desk.wait_for("stopped grpc-deadline")

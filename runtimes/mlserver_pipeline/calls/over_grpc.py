@@ -89,4 +89,4 @@ def _rpc_errors() -> Generator[None]:
     except grpc.aio.AioRpcError as error:
         # Core 2, which is written in Go, prints INVALID_ARGUMENT as InvalidArgument.
         code = error.code().name.title().replace("_", "")
-        raise RpcFailed(code, error.details() or "") from None
+        raise RpcFailed(code, error.details() or "") from error

@@ -58,8 +58,8 @@ def _own_errors() -> Generator[None]:
     """Raises an error as the server reported it, with its own status, since that decides the gRPC code."""
     try:
         yield
-    except UnicodeDecodeError:
-        raise UpstreamFailed("a tensor holds bytes that REST can't carry; give the server as 'grpc://…'") from None
+    except UnicodeDecodeError as error:
+        raise UpstreamFailed("a tensor holds bytes that REST can't carry; give the server as 'grpc://…'") from error
     except ChatError as error:
         if isinstance(error.__cause__, MLServerError):
             raise error.__cause__ from None

@@ -97,8 +97,8 @@ def remote_steps(
     uris = dict.fromkeys(steps, models) if isinstance(models, str) else models
     for step, uri in uris.items():
         if not uri.startswith(("http://", "https://", "grpc://")):
-            raise SettingsError(f"'models' gives '{step}' a URI that begins with none of http://, https://, grpc://")
+            raise SettingsError(f"'models' has a URI for '{step}' that doesn't begin with http://, https:// or grpc://")
         if step not in steps:
-            raise SettingsError(f"'models' names '{step}', which is no step; expected one of {', '.join(steps)}")
+            raise SettingsError(f"'models' names '{step}', which is not a step; expected one of {', '.join(steps)}")
     servers = {uri: open_server(uri, timeout, max_bytes) for uri in uris.values()}
     return {step: servers[uri] for step, uri in uris.items()}

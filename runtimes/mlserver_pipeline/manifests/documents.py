@@ -149,7 +149,7 @@ def _note_lines(node: yaml.Node, location: Location, lines: dict[Location, int],
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                raise SettingsError(f"{path.name}:{key.start_mark.line + 1}: key '{name}' is there twice")
+                raise SettingsError(f"{path.name}:{key.start_mark.line + 1}: key '{name}' appears twice")
             seen.add(name)
             lines[(*location, name)] = key.start_mark.line + 1
             _note_lines(value, (*location, name), lines, path)
