@@ -34,12 +34,13 @@ serve: .venv/installed-all ## Leave the support desk running on 127.0.0.1:8080
 test: .venv/installed-dev ## Run all tests, offline
 	@$(PY) -m pytest
 
-check: .venv/installed-dev ## Lint, format and type checks, and the generated documentation
+check: .venv/installed-dev ## Check lint, format, types, generated documentation and commit subjects
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
 	@$(PY) docs/generate.py --check
 	@.venv/bin/hadolint Dockerfile
+	@$(PY) .ci/commit-subjects
 
 format: .venv/installed-dev ## Format the code and sort the imports
 	@$(PY) -m ruff check --fix -q .
