@@ -188,6 +188,7 @@ class Run:
         self._identity = identity
         self._model = call
         self._deadline = deadline
+        self._has_expired = False
         self._has_called_step = False
         self._queue: deque[tuple[Topic, Record]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
@@ -209,19 +210,21 @@ class Run:
     def _is_late(self) -> bool:
         return self._deadline.left < MOMENT
 
-    def _has_expired(self) -> bool:
+    def _check_deadline(self) -> bool:
+        """Whether the run may go on."""
         if self._deadline.passed:
             self._expire()
-        return self._deadline.passed
+        return not self._has_expired
 
     def _expire(self) -> None:
+        self._has_expired = True
         self._resolve(TimedOut(self._has_called_step))
         for call in self._calls:
             call.cancel()
 
     def _settle(self) -> None:
         """Deliver queued records. When no step runs, release what outer joins hold; when that brings nothing, end."""
-        while not self._has_expired():
+        while self._check_deadline():
             while self._queue:
                 self._deliver(*self._queue.popleft())
             if self._calls or not self._release():
