@@ -95,7 +95,7 @@ async def test_default_step_is_split_and_answers_with_its_route(tmp_path: Path) 
         called.append(step)
         assert ROUTE not in headers
         if step == "m":
-            raise RuntimeError("a mirror's error is nobody's")
+            raise RuntimeError("no caller sees a mirror's error")
         return sent, {"x-own": "1"}
 
     async def stream(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:

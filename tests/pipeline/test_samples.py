@@ -32,7 +32,7 @@ def conditional(sent: StepMessage) -> StepMessage:
 
 
 def passes_if(choice: int) -> Model:
-    """Answers its input if `choice` is the one; else something that nobody reads."""
+    """Answers its input if the tensor `choice` has this value, else a tensor that no step reads."""
 
     def model(sent: StepMessage) -> StepMessage:
         came = named(sent)

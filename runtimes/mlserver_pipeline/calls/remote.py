@@ -18,7 +18,7 @@ from .over_rest import RestServer
 logger = logging.getLogger("mlserver.pipeline")
 
 _METADATA_SECONDS = 5.0
-"""Seconds to wait for what a model declares."""
+"""Seconds to wait for the metadata of a model."""
 
 
 class RemoteServer(Protocol):
@@ -60,7 +60,7 @@ async def is_remote_llm(server: RemoteServer, step: str) -> bool:
         async with Deadline.after(_METADATA_SECONDS).enforced():
             return LLM_OUTPUT in await server.declared_outputs(step)
     except (ChatError, RpcFailed, TimeoutError):
-        logger.warning("the server of step '%s' doesn't say what it declares, so it is called without streaming", step)
+        logger.warning("no metadata for step '%s' from its server, so it is called without streaming", step)
         return False
 
 

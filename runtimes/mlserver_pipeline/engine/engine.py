@@ -34,7 +34,7 @@ Clock = Callable[[], int]
 
 
 def wall_clock() -> int:
-    """Return the time of day in milliseconds, which is what Kafka stamps messages with."""
+    """Return the time of day in milliseconds, as in the timestamps of Kafka."""
     return time.time_ns() // 1_000_000
 
 
@@ -70,8 +70,8 @@ class TimedOut:
     @property
     def text(self) -> str:
         """The sentence for the caller."""
-        what = "the pipeline answered" if self.has_called_step else "a step was called"
-        return f"the request's deadline passed before {what}"
+        missed = "the pipeline answered" if self.has_called_step else "a step was called"
+        return f"the request's deadline passed before {missed}"
 
 
 Outcome = Answer | Failure | Stall | TimedOut
@@ -195,7 +195,7 @@ class Run:
 
     @property
     def traces(self) -> list[NodeTrace]:
-        """What happened at each node of the pipeline."""
+        """The trace of each node of the pipeline."""
         return [self.states[node.sink].trace for node in self._graph.nodes]
 
     def begin(self, record: Record) -> None:
@@ -223,7 +223,7 @@ class Run:
             call.cancel()
 
     def _settle(self) -> None:
-        """Deliver queued records. When no step runs, release what outer joins hold; when that brings nothing, end."""
+        """Deliver queued records. Once no step runs, release the records that outer joins hold. Then end the run."""
         while self._check_deadline():
             while self._queue:
                 self._deliver(*self._queue.popleft())

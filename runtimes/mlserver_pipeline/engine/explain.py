@@ -19,7 +19,7 @@ async def explain(
         emits: the names of the tensors that a step answers; by default all that others read of it.
 
     Returns:
-        What happened at each step, and the outcome in one sentence.
+        The trace of each node, and the outcome in one sentence.
     """
 
     async def call(step: str, _: StepMessage, headers: Mapping[str, str]) -> tuple[StepMessage, Mapping[str, str]]:

@@ -26,7 +26,7 @@ TRACE = "x-pipeline-trace"
 def entry_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
     """Return the headers that enter a pipeline: those that begin with `x-`, and always a request id.
 
-    With the id, what the steps store is stored once, also if a step is called twice.
+    With the id, steps store a message once, also if they are called twice.
     """
     return carried_headers(headers, identity or uuid.uuid4().hex)
 
@@ -80,8 +80,8 @@ class Runner:
     async def stream(self, pipeline: str, message: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
         """Yield the chunks of the streamed step, each with the parameter `step`, then the pipeline's answer.
 
-        If the caller leaves, the streamed step is cut: what it has said until then goes on through the pipeline, with
-        the parameter `finish_reason: cut`. Raises like `answer`.
+        If the caller leaves, the streamed step is cut: its text so far goes on through the pipeline, with the parameter
+        `finish_reason: cut`. Raises like `answer`.
         """
         if self._streaming is None:
             yield await self.answer(pipeline, message, headers)

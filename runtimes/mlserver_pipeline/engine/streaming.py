@@ -55,7 +55,7 @@ class ChunkFeed:
     async def __call__(
         self, step: str, message: StepMessage, headers: Mapping[str, str]
     ) -> tuple[StepMessage, Mapping[str, str]]:
-        """Call a step and return its whole answer; the engine's `Call`. A cut step answers what it said until then.
+        """Call a step and return its whole answer; the engine's `Call`. A cut step answers its text so far.
 
         Raises:
             CallerLeft: the stream was cut before the step had said anything.

@@ -1,4 +1,4 @@
-"""Records what happened to a request at each node, and explains why a step didn't fire."""
+"""Records the messages of a request at each node, and explains why a step didn't fire."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class _Arrivals:
 
 
 class NodeTrace:
-    """What happened at one node."""
+    """The messages, times and errors of one node."""
 
     def __init__(self, node: Node):
         self.node = node
@@ -71,7 +71,7 @@ class NodeTrace:
 
     @property
     def waits_for(self) -> str:
-        """What a node that didn't fire got, and what it waits for."""
+        """The sources that arrived at a node that didn't fire, and those that it waits for."""
         data = self._lacks(self.node.sources, self.node.join)
         trigger = self._lacks(self.node.triggers, self.node.triggers_join)
         if data or trigger:
@@ -135,7 +135,7 @@ def trace_rows(traces: Iterable[NodeTrace], values: bool) -> list[str]:
 
 
 def describe_stall(graph: Graph, traces: Sequence[NodeTrace]) -> str:
-    """Explain why no answer can come: each step that didn't fire, with what it got and what it waits for."""
+    """Explain why no answer can come: list the steps that didn't fire, and the sources that each waits for."""
     if not graph.answers:
         return f"pipeline '{graph.name}' has no output section, so no caller gets an answer"
     idle = [trace for trace in traces if not trace.firings]

@@ -1,4 +1,4 @@
-"""Lints manifests: all errors, and warnings about what probably isn't meant."""
+"""Lints manifests: finds all errors, and warns about probable mistakes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _lint_document(document: Document, models: Mapping[str, ModelTensors] | None
 
 
 def _refused(resource: Resource) -> Iterator[tuple[str, ManifestFault]]:
-    """Yield what Core 2 refuses, each with its rule."""
+    """Yield the faults that Core 2 refuses, each with its rule."""
     if isinstance(resource, PipelineManifest):
         yield from ((rule, fault) for rule, check in RULES.items() for fault in check(resource))
     elif isinstance(resource, Experiment):

@@ -32,7 +32,7 @@ def load_graphs(manifests: str | list[str], folder: Path) -> list[Graph]:
 
 
 def load_experiments(manifests: str | list[str], folder: Path) -> list[Experiment]:
-    """Load the Experiments of the same manifest files. Takes and raises what `load_graphs` does."""
+    """Load the Experiments of the same manifest files. Arguments and errors are those of `load_graphs`."""
     return read_experiments(_paths(manifests, folder))
 
 

@@ -55,18 +55,18 @@ class Batch(Section):
 
 
 class Step(Section):
-    """A model and what it reads."""
+    """A model and its sources."""
 
     name: str
     """Name of the model."""
     inputs: list[str] = []
-    """References to what the step reads. Default: the pipeline's inputs."""
+    """References to the step's sources. Default: the pipeline's inputs."""
     join_window_ms: Count = 0
     """How far apart in time its sources may be, in milliseconds; 0 for 60000."""
     tensor_map: dict[str, str] = {}
     """New names of tensors that it reads, by `<step or pipeline>.<inputs|outputs>.<tensor>`."""
     triggers: list[str] = []
-    """References to what must arrive besides the inputs before the step runs."""
+    """References to messages that must arrive too before the step runs."""
     inputs_join_type: JoinType = "inner"
     """How its sources are joined."""
     triggers_join_type: JoinType = "inner"
@@ -201,7 +201,7 @@ def parse_resource(document: Document, kind: type[ResourceT]) -> ResourceT:
 
 
 def shape_faults(document: Document, kind: type[Section] = PipelineManifest) -> list[tuple[Location, str]]:
-    """List what the CRD's schema refuses: unknown fields, missing fields and wrong values, with their locations."""
+    """List the faults that the CRD's schema refuses: unknown or missing fields and wrong values, with locations."""
     try:
         kind.model_validate(document.content)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""Checks manifests: first what Core 2 refuses, in its order and its words, then what it accepts but can't run.
+"""Checks manifests: first the rules of Core 2, in its order and its words, then rules that Core 2 lacks.
 
-Core 2 checks a Pipeline when it loads it and reports the first fault. The checks behind its own find what it accepts
-and then crashes on, ignores, or runs forever. They make loading fail here, since no author intends them.
+Core 2 checks a Pipeline when it loads it and reports the first fault. It accepts other faults and then crashes, ignores
+them, or runs forever. No author intends those, so they make loading fail here too.
 """
 
 import re
