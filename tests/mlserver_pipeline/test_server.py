@@ -1,4 +1,4 @@
-"""The pipeline in a real MLServer, over models that are no runtimes of this suite."""
+"""Pipelines in a real MLServer, over models that aren't runtimes of this suite."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ from mlserver.types import InferenceResponse, Parameters, ResponseOutput
 
 
 class Upper(MLModel):
-    """`text` in upper case, and under the name of its first letter the header and types that came."""
+    """Answers its text in upper case, as `text` and under its first letter, and the type and headers as `seen`."""
 
     async def load(self):
         await asyncio.sleep(0.5)
@@ -65,7 +65,7 @@ class Raw(MLModel):
 
 
 def build(folder: Path) -> Path:
-    """A repository: the models, and a pipeline whose manifest lies outside of it."""
+    """Write a repository with models, and a pipeline whose manifest lies outside the repository."""
     (folder / "manifests").mkdir(parents=True)
     only_raw = "steps: [{name: upper}, {name: raw, inputs: [upper.outputs.text]}]\noutput: {steps: [raw]}"
     joined = """
@@ -110,7 +110,7 @@ def gateway(server: Server, pipeline: str, content: Any, **headers: str) -> http
     return httpx2.post(f"{server.url}/v2/pipelines/{pipeline}/infer", content=body, headers=headers, timeout=20)
 
 
-def test_the_pipelines_own_path_answers_as_core_2s_gateway(server: Server) -> None:
+def test_pipeline_address_answers_as_core_2s_gateway(server: Server) -> None:
     answer = gateway(server, "chain", [text("word", "hello")], **{"x-request-id": "mine", "x-color": "red"})
     assert answer.status_code == 200
     assert answer.headers["x-request-id"] == "mine" and answer.headers["x-upper"] == "yes"
@@ -121,7 +121,7 @@ def test_the_pipelines_own_path_answers_as_core_2s_gateway(server: Server) -> No
     )
 
 
-def test_the_models_path_answers_as_mlserver(server: Server) -> None:
+def test_model_address_answers_as_mlserver(server: Server) -> None:
     answer = server.infer("chain", [text("word", "hello")], id="one", headers={"x-color": "red"})
     assert outputs(answer)["size"] == [5.5]
     content = answer.json()
@@ -129,7 +129,7 @@ def test_the_models_path_answers_as_mlserver(server: Server) -> None:
     assert answer.headers["x-request-id"] == "one"
 
 
-def test_a_steps_error_is_400_with_the_steps_name_on_both_paths(server: Server) -> None:
+def test_step_error_is_400_with_the_steps_name_at_both_addresses(server: Server) -> None:
     for word, code in (("fail", "FailedPrecondition desc = no such word"), ("crash", "Internal desc = crashed")):
         sentence = f"upper : rpc error: code = {code}"
         answer = gateway(server, "chain", [text("word", word)], **{"x-request-id": "mine"})
@@ -138,7 +138,7 @@ def test_a_steps_error_is_400_with_the_steps_name_on_both_paths(server: Server) 
         assert (as_model.status_code, as_model.json()) == (400, {"error": sentence})
 
 
-def test_a_branch_that_cannot_fire_is_504_that_names_the_step_and_what_it_lacked(server: Server) -> None:
+def test_stalled_branch_is_504_and_names_the_step_and_what_it_lacked(server: Server) -> None:
     answer = gateway(server, "joined", [text("word", "hello")])
     assert answer.status_code == 504
     assert "step 'vowel' got upper.outputs.text and waits for its trigger upper.outputs.a" in answer.text
@@ -146,7 +146,7 @@ def test_a_branch_that_cannot_fire_is_504_that_names_the_step_and_what_it_lacked
     assert [tensor["name"] for tensor in both.json()["outputs"]] == ["seen", "raw", "size"]
 
 
-def test_steps_get_bytes_the_callers_headers_and_an_identity(server: Server) -> None:
+def test_steps_get_bytes_and_the_callers_headers_and_a_request_id(server: Server) -> None:
     answer = gateway(server, "joined", [text("word", "any")], **{"x-color": "blue"})
     kind, color, identity = answer.json()["outputs"][0]["data"][0].split()
     assert (kind, color) == ("bytes", "blue")
@@ -154,20 +154,20 @@ def test_steps_get_bytes_the_callers_headers_and_an_identity(server: Server) -> 
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs": 1}', b'{"inputs": [{"name": "x"}]}'])
-def test_a_bad_body_is_400_with_a_sentence(server: Server, body: bytes) -> None:
+def test_bad_body_is_400_with_a_sentence(server: Server, body: bytes) -> None:
     answer = gateway(server, "chain", body)
     assert answer.status_code == 400 and answer.text
 
 
 @pytest.mark.parametrize("body", [b"{}", b"", b"\x1f\x8b\x08cut"])
-def test_a_body_that_is_not_the_gzip_it_says_is_400_with_a_sentence(server: Server, body: bytes) -> None:
+def test_body_that_is_not_gzip_as_declared_is_400(server: Server, body: bytes) -> None:
     answer = gateway(server, "chain", body, **{"content-encoding": "gzip"})
     assert answer.status_code == 400 and "not" in answer.text
     packed = gzip.compress(json.dumps({"inputs": [text("word", "hello")]}).encode())
     assert gateway(server, "chain", packed, **{"content-encoding": "gzip"}).status_code == 200
 
 
-def test_a_trace_tells_what_arrived_what_left_and_why(server: Server) -> None:
+def test_trace_shows_inputs_outputs_and_reason_of_each_step(server: Server) -> None:
     answer = gateway(server, "joined", [text("word", "any")], **{"x-pipeline-trace": "1"})
     (trace,) = [tensor for tensor in answer.json()["outputs"] if tensor["name"] == "trace"]
     upper, vowel = [json.loads(row) for row in trace["data"]]
@@ -177,7 +177,7 @@ def test_a_trace_tells_what_arrived_what_left_and_why(server: Server) -> None:
     assert vowel["why"] == "fired: upper.outputs.text and upper.outputs.a came"
 
 
-def test_grpc_gets_the_same_answer_and_the_same_error(server: Server) -> None:
+def test_grpc_gets_the_same_answer_and_error(server: Server) -> None:
     def request(word: bytes) -> pb.ModelInferRequest:
         contents = pb.InferTensorContents(bytes_contents=[word])
         tensor = pb.ModelInferRequest.InferInputTensor(name="word", shape=[1], datatype="BYTES", contents=contents)
@@ -209,7 +209,7 @@ def word(data: bytes) -> StepMessage:
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
-async def test_a_step_on_another_server_answers_as_one_of_this_process(elsewhere: RemoteServer) -> None:
+async def test_remote_step_answers_as_a_step_of_this_process(elsewhere: RemoteServer) -> None:
     answer, headers = await elsewhere("upper", word(b"hey"), {"x-request-id": "r", "x-color": "red"})
     text, _, seen = answer.tensors
     assert (text.name, text.data, text.shape) == ("text", [b"HEY"], (1, 1)) and text.parameters["content_type"] == "str"
@@ -225,7 +225,7 @@ async def test_headers_of_any_script_reach_another_server(elsewhere: RemoteServe
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "grpc"], indirect=True)
-async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere: RemoteServer) -> None:
+async def test_error_of_a_remote_step_reads_as_one_of_this_process(elsewhere: RemoteServer) -> None:
     for step, data, code in (("upper", b"fail", "FailedPrecondition desc = no such word"), ("none", b"x", "NotFound")):
         with pytest.raises(Exception) as refused:
             await elsewhere(step, word(data), {})
@@ -233,13 +233,13 @@ async def test_an_error_of_another_server_reads_as_one_of_this_process(elsewhere
 
 
 @pytest.mark.parametrize("elsewhere", ["rest", "nobody"], indirect=True)
-async def test_what_rest_cannot_carry_and_a_server_that_is_not_there_are_errors(elsewhere: RemoteServer) -> None:
+async def test_binary_data_over_rest_and_missing_servers_are_errors(elsewhere: RemoteServer) -> None:
     with pytest.raises((UpstreamFailed, NotReachable)):
         await elsewhere("upper", word(b"\xff"), {})
         await elsewhere("upper", word(b"x"), {})
 
 
-def test_a_uri_of_no_server_and_a_name_of_no_step_are_refused() -> None:
+def test_wrong_uris_and_unknown_steps_in_models_are_refused() -> None:
     for models, reason in (("ftp://x", "doesn't begin with"), ({"b": "http://x"}, "'b', which is not a step")):
         with pytest.raises(SettingsError, match=reason):
             remote_steps(models, ["a"], 1, 1024)
@@ -253,7 +253,7 @@ def test_steps_count_in_mlservers_metrics(server: Server) -> None:
     assert 'model_infer_request_success_total{model="upper"' in metrics
 
 
-async def test_64_callers_at_once_all_get_their_own_answer(server: Server) -> None:
+async def test_64_concurrent_callers_get_their_own_answers(server: Server) -> None:
     async with httpx2.AsyncClient(timeout=30, limits=httpx2.Limits(max_connections=64)) as client:
 
         async def one(number: int) -> str:
@@ -271,7 +271,7 @@ def test_requested_outputs_are_ignored_as_on_core_2(server: Server) -> None:
     assert [tensor["name"] for tensor in gateway(server, "joined", body).json()["outputs"]] == ["seen", "raw", "size"]
 
 
-def test_the_pipeline_survives_a_reload_and_says_when_a_step_is_gone(server: Server) -> None:
+def test_pipeline_survives_a_reload_and_reports_a_missing_step(server: Server) -> None:
     ready = f"{server.url}/v2/pipelines/chain/ready"
     for _ in range(2):
         assert httpx2.get(ready).status_code == 200
@@ -292,14 +292,14 @@ def log_of_failed_start(models: Path, tmp: Path) -> str:
     return server.log.read_text(encoding="utf-8")
 
 
-def test_in_a_worker_process_it_refuses_to_load_and_says_what_to_do(tmp_path: Path) -> None:
+def test_loading_in_a_worker_process_is_refused_with_advice(tmp_path: Path) -> None:
     models = build(tmp_path)
     (models / "settings.json").write_text('{"parallel_workers": 1}', encoding="utf-8")
     log = log_of_failed_start(models, tmp_path)
     assert "model 'chain': a pipeline can't run in a worker process; set \"parallel_workers\": 0" in log
 
 
-def test_with_workers_for_its_steps_only_it_runs(tmp_path: Path) -> None:
+def test_steps_may_run_in_worker_processes(tmp_path: Path) -> None:
     models = build(tmp_path / "built")
     settings = models / "chain/model-settings.json"
     content = json.loads(settings.read_text(encoding="utf-8")) | {"parallel_workers": 0}
@@ -312,7 +312,7 @@ def test_with_workers_for_its_steps_only_it_runs(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_a_step_that_the_repository_lacks_is_an_error_at_once(tmp_path: Path) -> None:
+def test_step_missing_from_the_repository_is_an_error_at_once(tmp_path: Path) -> None:
     models = build(tmp_path)
     (models / "raw/model-settings.json").unlink()
     log = log_of_failed_start(models, tmp_path)
