@@ -1,4 +1,4 @@
-"""A model repository without a fault, and every fault that `mlserver-llm check` tells."""
+"""A model repository without faults, and one variant for each fault that `mlserver-llm check` reports."""
 
 import json
 from typing import Any
@@ -76,7 +76,13 @@ EXTRA = "parameters.extra"
 FAULTS: list[tuple[Files, str, str, str, str]] = [
     ({CLASSIFY: "{"}, "error", CLASSIFY, "", "is not JSON"),
     ({CLASSIFY: "[]"}, "error", CLASSIFY, "", "is not a JSON object"),
-    ({CLASSIFY: '{"name": "a", "name": "b", "implementation": "mine.Mine"}'}, "error", CLASSIFY, "name", "there twice"),
+    (
+        {CLASSIFY: '{"name": "a", "name": "b", "implementation": "mine.Mine"}'},
+        "error",
+        CLASSIFY,
+        "name",
+        "appears twice",
+    ),
     (
         {CLASSIFY: changed(CLASSIFIER, implementation=None, implementaton="x.Y")},
         "error",
@@ -93,8 +99,14 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "did you mean 'extra'?",
     ),
     ({CLASSIFY: changed(CLASSIFIER, versions=3)}, "error", CLASSIFY, "versions", "valid list"),
-    ({CLASSIFY: changed(CLASSIFIER, name="my_model")}, "error", CLASSIFY, "name", "Core 2 refuses"),
-    ({CLASSIFY: changed(CLASSIFIER, name="own")}, "error", "own/model-settings.json", "name", "would serve one"),
+    ({CLASSIFY: changed(CLASSIFIER, name="my_model")}, "error", CLASSIFY, "name", "Core 2 rejects"),
+    (
+        {CLASSIFY: changed(CLASSIFIER, name="own")},
+        "error",
+        "own/model-settings.json",
+        "name",
+        "serve only one",
+    ),
     (
         {CLASSIFY: changed(CLASSIFIER, implementation="nowhere.Model")},
         "error",
@@ -117,7 +129,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "error",
         "twin/model-settings.json",
         "implementation",
-        "which it replaces in MLServer; rename one",
+        "which it would replace in MLServer; rename one of them",
     ),
     (
         {CLASSIFY: changed(CLASSIFIER, parameters__extra__scorer="absent.Scorer")},
@@ -161,7 +173,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "error",
         ANSWER,
         f"{EXTRA}.llm",
-        "'absent', which is no model of the repository",
+        "'absent', but the repository has no such model",
     ),
     (
         {ANSWER: changed(GOOD[ANSWER], parameters__extra__llm="answer")},
@@ -177,21 +189,21 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "warning",
         CLASSIFY,
         "max_batch_time",
-        "is dropped by Core 2",
+        "Core 2 drops",
     ),
     (
         {CLASSIFY: changed(CLASSIFIER, parameters__colour="red")},
         "warning",
         CLASSIFY,
         "parameters.colour",
-        "is dropped by Core 2",
+        "Core 2 drops",
     ),
     (
         {CLASSIFY: changed(CLASSIFIER, inputs=[{"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {}}])},
         "warning",
         CLASSIFY,
         "inputs.0.parameters",
-        "is dropped by Core 2",
+        "Core 2 drops",
     ),
     ({"settings.json": "{]"}, "error", "settings.json", "", "is not JSON"),
     ({"settings.json": {"debug": False, "http_prot": 1}}, "error", "settings.json", "http_prot", "'http_port'?"),
@@ -272,7 +284,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "warning",
         "chat/chat.yaml:9",
         "spec.steps[1].triggers[0]",
-        "'classify.outputs.c' never comes: 'classify' emits no tensor 'c'",
+        "'classify.outputs.c' never arrives, because 'classify' emits no tensor 'c'",
     ),
     (
         {"chat/chat.yaml": GOOD["chat/chat.yaml"].replace("- name: remember", "- name: own\n  - name: remember")},

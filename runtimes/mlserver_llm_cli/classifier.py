@@ -1,4 +1,4 @@
-"""`mlserver-llm classifier`: how well a served classifier routes."""
+"""`mlserver-llm classifier`: measures how well a served classifier routes."""
 
 import asyncio
 import sys
@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What the classifier made of a case."""
+    """The classifier's decision on a case."""
 
     case: Case
     route: str
@@ -46,25 +46,25 @@ class Result:
 
     @property
     def right(self) -> bool:
-        """Whether it is the route that the case wants."""
+        """Whether the classifier chose the expected route."""
         return self.route == self.case.route
 
 
 @click.group(cls=Group)
 def classifier() -> None:
-    """Classifiers that route."""
+    """Measure classifiers."""
 
 
 @classifier.command("eval")
 @click.argument("url")
 @click.argument("cases", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--wrong/--no-wrong", default=True, show_default=True, help="List the cases that went wrong.")
-@click.option("--at-least", type=click.FloatRange(0, 1), help="Exit 1 when the accuracy is below this.")
+@click.option("--wrong/--no-wrong", default=True, show_default=True, help="List the cases with a wrong route.")
+@click.option("--at-least", type=click.FloatRange(0, 1), help="Exit with 1 if the accuracy is lower.")
 def evaluate(url: str, cases: Path, wrong: bool, at_least: float | None) -> None:
-    """Measure a served classifier on labelled conversations.
+    """Measure the accuracy of a served classifier on labelled conversations.
 
-    URL is the model's, e.g. http://127.0.0.1:8080/v2/models/route-request/infer. CASES is a file with a JSON object a
-    line: {"messages": [{"role": "user", "content": "…"}], "route": "status"}; other keys are ignored.
+    URL is the address of the model, e.g. http://127.0.0.1:8080/v2/models/route-request/infer. CASES is a file with one
+    JSON object per line: {"messages": [{"role": "user", "content": "…"}], "route": "status"}. Other keys are ignored.
     """
     console = Console()
     results = asyncio.run(_classify(url, _read_cases(cases), console))
@@ -91,13 +91,13 @@ def _read_cases(path: Path) -> list[Case]:
         try:
             record = cast(dict[str, Any], parse_json(line))
             case = Case(as_messages(record["messages"]), str(record["route"]))
-        except (ValueError, KeyError, TypeError):
-            raise click.ClickException(f"{path}:{number}: expected an object with 'messages' and 'route'") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.ClickException(f"{path}:{number}: expected an object with 'messages' and 'route'") from error
         if not case.messages:
             raise click.ClickException(f"{path}:{number}: 'messages' is empty; expected at least one")
         cases.append(case)
     if not cases:
-        raise click.ClickException(f"{path}: holds no case")
+        raise click.ClickException(f"{path}: contains no case")
     return cases
 
 
@@ -117,7 +117,9 @@ async def _classify(url: str, cases: Sequence[Case], console: Console) -> list[R
 def _decision(answer: InferenceResponse) -> tuple[str, float]:
     tensors = {output.name: output for output in answer.outputs}
     if "label" not in tensors or "score" not in tensors:
-        raise click.ClickException("the model answers no 'label' and 'score'; is it a classifier?")
+        raise click.ClickException(
+            "the answer has no tensors 'label' and 'score'; expected a model of the Classifier runtime"
+        )
     return text_elements(tensors["label"])[0], float_elements(tensors["score"])[0]
 
 
@@ -134,7 +136,7 @@ def _routes_table(results: Sequence[Result]) -> Table:
 
 
 def _thresholds_table(results: Sequence[Result]) -> Table:
-    """What a `threshold` would do: how many cases go to the default route, and how good the others are."""
+    """For each threshold: how many cases would take the default route, and the accuracy of the others."""
     table = Table("threshold", "below it", "accuracy of the rest", box=None, padding=(0, 2))
     for threshold in _THRESHOLDS:
         kept = [result for result in results if result.score >= threshold]

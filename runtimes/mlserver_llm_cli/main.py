@@ -24,10 +24,10 @@ def main() -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(paths: tuple[Path, ...], form: str) -> None:
-    """Find what is wrong with model repositories, prompts and manifests, without starting a server.
+    """Check model repositories, prompts and manifests without starting a server.
 
-    Every settings file is loaded as its runtime would, without weights, stores and calls. Exit code 1 when there is an
-    error; warnings don't change it.
+    Loads every settings file as its runtime would, but no weights and no stores, and calls no model. Exits with 1 if
+    there is an error; warnings don't change the exit code.
     """
     report = check_paths(paths)
     (_print_json if form == "json" else _print_text)(report)

@@ -1,4 +1,4 @@
-"""`mlserver-llm memory`: what a memory store holds, over any store."""
+"""`mlserver-llm memory`: manages the conversations of any memory store."""
 
 import asyncio
 import dataclasses
@@ -27,9 +27,9 @@ from .stores import find_store, run
 from .words import Group, as_json, counted, markup, say
 
 _PAGE = 1000
-"""Messages read at a time."""
+"""Messages to read at once."""
 _BATCH = 50
-"""Messages imported at a time: a file store reads the messages of one append together."""
+"""Messages to import in one append. A file store reads all messages of one append together."""
 _LONGEST_LINE = 2**24
 """Longest line of a file to import, in characters."""
 _YEAR_10000 = 253_402_300_800
@@ -37,22 +37,22 @@ _YEAR_10000 = 253_402_300_800
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _store_argument = click.argument("store")
-_namespace_option = click.option("--namespace", help="Namespace to act in; default: the one of the settings.")
-_everywhere_option = click.option("--all-namespaces", is_flag=True, help="Act in every namespace.")
-_dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+_namespace_option = click.option("--namespace", help="Namespace; default: the one in the settings.")
+_everywhere_option = click.option("--all-namespaces", is_flag=True, help="Act on all namespaces.")
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
 
 
 @click.group(cls=Group)
 def memory() -> None:
-    """Look after conversations: list, show, export, import, delete, prune, migrate.
+    """List, show, export, import, delete and prune conversations.
 
     STORE is the folder of a memory model (with its model-settings.json), the folder of a file store, or a SQLAlchemy
-    URL; `env:NAME` and `file:/path` keep a URL's password off the command line.
+    URL. `env:NAME` and `file:/path` keep the URL's password off the command line.
     """
 
 
 def _progress() -> Progress:
-    """On standard error, so that what is printed can be piped on; only on a terminal."""
+    """Return a progress bar on standard error, so that the output can be piped. It shows on a terminal only."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
@@ -60,7 +60,7 @@ def _progress() -> Progress:
 async def _scopes(
     opened: MemoryStore, namespace: str | None, all_namespaces: bool
 ) -> AsyncGenerator[tuple[dict[str, str], MemoryStore]]:
-    """What a command acts in; with `all_namespaces` each with its name, as a line of JSON has it."""
+    """Yield the stores to act on. With `all_namespaces`, each comes with its name as a JSON object."""
     if not all_namespaces:
         yield {}, opened
         return
@@ -74,9 +74,9 @@ async def _scopes(
 @_store_argument
 @_namespace_option
 @_everywhere_option
-@click.option("--json", "json_lines", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "json_lines", is_flag=True, help="Print one JSON object per line.")
 def list_(store: str, namespace: str | None, all_namespaces: bool, json_lines: bool) -> None:
-    """List conversations: id, messages, when the newest one came."""
+    """List conversations with their number of messages and the time of the newest one."""
 
     async def work(opened: MemoryStore) -> None:
         table = Table(*(["namespace"] if all_namespaces else []), "memory_id", "messages", "updated")
@@ -98,10 +98,10 @@ def list_(store: str, namespace: str | None, all_namespaces: bool, json_lines: b
 @click.argument("memory_id")
 @_namespace_option
 def show(store: str, memory_id: str, namespace: str | None) -> None:
-    """Show a conversation, with the prompt and the model that produced each reply."""
+    """Show a conversation, including the prompt and model behind each reply."""
 
     async def work(opened: MemoryStore) -> None:
-        # Lines are cut on a terminal only: what is piped on is to be found by its whole.
+        # Wrap lines on a terminal only, so that a search in piped output finds whole messages.
         console, found = Console(soft_wrap=not sys.stdout.isatty()), False
         async for message in _messages(opened, memory_id):
             found = True
@@ -138,7 +138,7 @@ def _moment(seconds: float) -> str:
 def export(
     store: str, memory_ids: tuple[str, ...], namespace: str | None, all_namespaces: bool, output: TextIO
 ) -> None:
-    """Write conversations as JSON lines, one message a line; by default all of the namespace."""
+    """Write conversations as JSON lines, one message per line. Default: all conversations of the namespace."""
 
     async def work(opened: MemoryStore) -> None:
         missing = set(memory_ids)
@@ -184,9 +184,9 @@ class _Row:
 def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) -> None:
     """Read what `export` wrote.
 
-    A conversation that is there already is continued when it begins like the one in the file, so that an import that
-    was interrupted can be run again; any other is left as it is, and named. Messages keep the time of the export, and
-    those that were exported with their namespaces go to them.
+    Continues a stored conversation whose messages match the beginning of the one in the file, so that an interrupted
+    import can run again. Leaves any other stored conversation unchanged and names it. Messages keep their times, and
+    their namespaces if the export contains them.
     """
 
     async def work(opened: MemoryStore) -> None:
@@ -212,7 +212,7 @@ def import_(store: str, source: TextIO, namespace: str | None, dry_run: bool) ->
                     progress.advance(task, len(batch))
         say(f"{'would import' if dry_run else 'imported'} {counted(imported, 'message')}")
         if refused:
-            raise click.ClickException(f"other messages are there already, nothing was changed: {', '.join(refused)}")
+            raise click.ClickException(f"not imported, because other messages are stored there: {', '.join(refused)}")
 
     run(store, namespace, work, changes=not dry_run)
 
@@ -232,19 +232,19 @@ def _row(line: str, where: str) -> _Row:
     record = json_object(line, where)
     memory_id, provenance, created = record.get("memory_id"), record.get("provenance", {}), record.get("created")
     if not isinstance(memory_id, str) or not isinstance(provenance, dict):
-        raise click.ClickException(f"{where} needs a text 'memory_id', and 'provenance' to be an object")
+        raise click.ClickException(f"{where} needs a text 'memory_id'; 'provenance' must be an object")
     is_time = created is None or (isinstance(created, int | float) and 0 <= created < _YEAR_10000)
     if isinstance(created, bool) or not is_time:
-        raise click.ClickException(f"{where} has a 'created' that is no time; expected seconds since the epoch")
+        raise click.ClickException(f"{where}: 'created' is not a time; expected seconds since the epoch")
     namespace = record.pop("namespace", None)
     if not isinstance(namespace, str | None):
-        raise click.ClickException(f"{where} has a 'namespace' that is no text")
+        raise click.ClickException(f"{where}: 'namespace' is not a text")
     message = Message.from_history(dumps(record), where)
     return _Row(namespace, check_memory_id(memory_id), message, cast(dict[str, str], provenance), created)
 
 
 def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Neighbours that can be appended together: of the same provenance and time, as those of one append are."""
+    """Yield the neighbours that one append can store: those of the same provenance and time."""
     for _, group in groupby(enumerate(rows), key=lambda item: (item[0] // _BATCH, item[1].provenance, item[1].created)):
         yield [row for _, row in group]
 
@@ -276,12 +276,12 @@ def delete(store: str, memory_ids: tuple[str, ...], namespace: str | None, dry_r
 
 
 class _Duration(click.ParamType[float]):
-    """`90s`, `15m`, `12h` or `30d`. A number without a unit would be too little to remove all by."""
+    """`90s`, `15m`, `12h` or `30d`. The unit is required, since a wrong guess would delete messages."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Convert to seconds."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
         if match is None:
             self.fail(f"'{value}' is not a duration such as 90s, 15m, 12h or 30d", param, ctx)
@@ -292,8 +292,8 @@ class _Duration(click.ParamType[float]):
 @_store_argument
 @_namespace_option
 @_dry_run_option
-@click.option("--older-than", type=_Duration(), help="Remove messages older than this: 90s, 15m, 12h, 30d.")
-@click.option("--max-messages", type=click.IntRange(min=0), help="Messages to keep of each conversation.")
+@click.option("--older-than", type=_Duration(), help="Remove older messages, e.g. 90s, 15m, 12h, 30d.")
+@click.option("--max-messages", type=click.IntRange(min=0), help="Messages to keep in each conversation.")
 @_everywhere_option
 def prune(
     store: str,
@@ -303,7 +303,7 @@ def prune(
     max_messages: int | None,
     all_namespaces: bool,
 ) -> None:
-    """Remove what is too old or too much; the newest system message of a conversation stays while others do."""
+    """Remove old or excess messages. Keeps the newest system message of a conversation that keeps other messages."""
     if older_than is None and max_messages is None:
         raise click.UsageError("give --older-than or --max-messages")
     moment = None if older_than is None else time.time() - older_than
@@ -328,19 +328,19 @@ def _tracked(progress: Progress, ids: Sequence[str], description: str) -> Iterab
 @_store_argument
 @_dry_run_option
 def migrate(store: str, dry_run: bool) -> None:
-    """Create or upgrade the store's schema; the server does the same at its first connection."""
+    """Create or upgrade the schema of a store. The server does the same at its first connection."""
 
     async def work() -> None:
         opened, _ = find_store(store)
         try:
             version, newest = await schema_of(opened)
             if version < newest and dry_run:
-                say(f"would bring the schema from version {version} to {newest}; 0 is none")
+                say(f"would upgrade the schema from version {version} to {newest} (0: no schema)")
                 return
             if not dry_run:
                 await opened.open()
                 if version < newest:
-                    say(f"brought the schema from version {version} to {newest}; 0 is none")
+                    say(f"upgraded the schema from version {version} to {newest} (0: no schema)")
             stats = await opened.stats()
         finally:
             await opened.aclose()

@@ -1,4 +1,4 @@
-"""`mlserver-llm pipeline`: look at pipelines, and run them, without a cluster."""
+"""`mlserver-llm pipeline`: checks, draws, explains and runs pipelines without a cluster."""
 
 import asyncio
 import dataclasses
@@ -37,26 +37,30 @@ MANIFEST = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(cls=Group)
 def pipeline() -> None:
-    """Pipelines: lint, draw, explain and run them."""
+    """Check, draw, explain and run pipelines."""
 
 
 @pipeline.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--models", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Model repository.")
-@click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
+@click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Model repository with the steps' models.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) -> None:
-    """Check Seldon's resources: files, or folders of .yaml files.
+    """Check manifests of Seldon Core 2: files, or folders of .yaml files.
 
-    Errors are what Core 2 rejects, in its own words, and what it accepts but crashes on or ignores; warnings are what
-    will surprise. With --models also: are the steps there, and do the tensors that they declare fit together.
+    Errors are faults that Core 2 rejects, crashes on, or ignores silently. Warnings are valid but likely mistakes.
+    With --models, also checks that each step has a model and that the declared tensors fit together.
     """
     tensors = repository_tensors(models) if models else None
     files, left_out = _files(paths)
     for path, sentence in left_out.items():
         say(f"{printable(path)} {sentence}", err=True)
     if not files:
-        raise click.ClickException(f"no YAML file of Seldon's resources in {', '.join(map(str, paths))}")
+        raise click.ClickException(f"no manifest of Seldon Core 2 found in {', '.join(map(str, paths))}")
     findings = [finding for path in files for finding in lint_file(path, tensors)]
     if form == "json":
         say(as_json([dataclasses.asdict(finding) for finding in findings]))
@@ -71,14 +75,14 @@ def lint(paths: tuple[Path, ...], models: Path | None, strict: bool, form: str) 
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """The files themselves, the YAML files of folders that hold one of Seldon's resources, and the folders left out."""
+    """Return the given files, the manifests in the given folders, and why folders were left out."""
     found: list[Path] = []
     left_out: dict[Path, str] = {}
     for path in paths:
         if path.is_dir():
             searched = find_files(path)
             left_out |= searched.left_out
-            # A file that may not be read gets its finding from the linter.
+            # The linter reports a file that it may not read.
             inside = searched.named("*.yaml", "*.yml")
             found += [each for each in inside if holds_resource(each) or not os.access(each, os.R_OK)]
         else:
@@ -93,7 +97,7 @@ def _text(finding: Finding) -> str:
 
 
 def _github(finding: Finding) -> str:
-    """A workflow command, which GitHub shows beside the line."""
+    """Format a finding as a workflow command, which GitHub shows beside the line."""
     message = printable(f"{finding.sentence}; {finding.fix}").replace("%", "%25")
     file = printable(finding.file).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{finding.level} file={file},line={finding.line},title={finding.rule}::{message}"
@@ -103,9 +107,10 @@ def _github(finding: Finding) -> str:
 @click.argument("manifest", type=MANIFEST)
 @click.option("--format", "form", type=click.Choice(["mermaid", "svg"]), default="mermaid", show_default=True)
 def graph(manifest: Path, form: str) -> None:
-    """Draw a manifest's pipelines: steps, joins as circles, triggers as broken lines, the tensors on the lines.
+    """Draw the pipelines of a manifest as a flowchart.
 
-    SVG needs `pip install 'mlserver-llm[graph]'`.
+    Circles are joins, dotted lines are triggers, and the labels of the lines are tensors. SVG requires
+    `pip install 'mlserver-llm[graph]'`.
     """
     drawing = draw(_graphs(manifest))
     if form == "mermaid":
@@ -113,22 +118,24 @@ def graph(manifest: Path, form: str) -> None:
         return
     try:
         from mlserver_pipeline.drawing.svg import picture
-    except ImportError:
-        raise click.ClickException("SVG is drawn by pygraphviz: pip install 'mlserver-llm[graph]'") from None
+    except ImportError as error:
+        raise click.ClickException("SVG requires pygraphviz: pip install 'mlserver-llm[graph]'") from error
     click.echo(picture(drawing))
 
 
 @pipeline.command()
 @click.argument("manifest", type=MANIFEST)
-@click.option("--input", "inputs", multiple=True, metavar="NAME", help="A tensor that the request brings.")
-@click.option("--emits", multiple=True, metavar="STEP=NAME,…", help="What a step answers, if not all that is read.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME", help="Tensor of the request; repeatable.")
+@click.option(
+    "--emits", multiple=True, metavar="STEP=NAME,…", help="Tensors that a step emits; default: all that others read."
+)
 def explain(manifest: Path, inputs: tuple[str, ...], emits: tuple[str, ...]) -> None:
-    """Tell what would fire for these tensors, and what a step that doesn't fire waits for. No model is called."""
+    """Show which steps would run for these tensors, and what the other steps wait for. Calls no model."""
     answers = {step: names.split(",") for step, _, names in (each.partition("=") for each in emits)}
     for each in _graphs(manifest):
         unknown = sorted(answers.keys() - set(each.steps))
         if unknown:
-            raise click.UsageError(f"--emits names '{unknown[0]}', which is no step of '{each.name}'")
+            raise click.UsageError(f"--emits names '{unknown[0]}'; pipeline '{each.name}' has no such step")
         names = inputs or _read_of_request(each)
         traces, result = asyncio.run(explain_graph(each, names, answers))
         _print_traces(traces)
@@ -152,20 +159,31 @@ def _print_traces(traces: Sequence[NodeTrace]) -> None:
 
 @pipeline.command()
 @click.argument("manifest", type=MANIFEST)
-@click.option("--url", required=True, help="V2 server that has the models: http://host:port or grpc://host:port.")
-@click.option("--input", "inputs", multiple=True, required=True, metavar="NAME=TEXT", help="A text tensor.")
-@click.option("--pipeline", "name", help="Which pipeline of the file; default: the first.")
-@click.option("--trace", is_flag=True, help="Also print what happened at each step.")
+@click.option("--url", required=True, help="V2 server with the models: http://host:port or grpc://host:port.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.001, 86400), default=120.0, show_default=True, help="Seconds for one step."
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="NAME=TEXT",
+    help="Text tensor of the request; repeatable.",
+)
+@click.option("--pipeline", "name", help="Name of the pipeline; default: the first one in the file.")
+@click.option("--trace", is_flag=True, help="Also print the trace of each step.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, 86400),
+    default=120.0,
+    show_default=True,
+    help="Timeout of one step, in seconds.",
 )
 def run(manifest: Path, url: str, inputs: tuple[str, ...], name: str | None, trace: bool, timeout: float) -> None:
-    """Run a manifest in this process, over the models of a server that need know nothing of pipelines."""
+    """Run a pipeline in this process with models on a V2 server, which needs no support for pipelines."""
     if not url.startswith(("http://", "https://", "grpc://")):
         raise click.UsageError("--url must begin with http://, https:// or grpc://")
     graphs = _graphs(manifest)
     if name is not None and name not in [each.name for each in graphs]:
-        raise click.UsageError(f"{manifest} has no pipeline '{name}'")
+        raise click.UsageError(f"{manifest} contains no pipeline '{name}'")
     texts = [each.partition("=") for each in inputs]
     if not all(key and sign for key, sign, _ in texts):
         raise click.UsageError("--input expects NAME=TEXT")

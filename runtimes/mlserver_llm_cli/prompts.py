@@ -1,4 +1,4 @@
-"""`mlserver-llm prompts`: read a prompt, and see what an LLM would get."""
+"""`mlserver-llm prompts`: shows prompts and renders their messages."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +20,16 @@ from .words import Group, as_json, markup, printable, say
 
 @click.group(cls=Group)
 def prompts() -> None:
-    """Prompts as files."""
+    """Show and render prompt files."""
 
 
 @prompts.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--llm", default="", help="Name of the LLM; with it the hash that travels with every answer is shown.")
+@click.option("--llm", default="", help="Name of the LLM; adds the prompt hash that its answers carry.")
 def show(paths: tuple[Path, ...], llm: str) -> None:
-    """Show prompts: their messages, and which tensor fills which placeholder.
+    """Show the messages of prompts and the tensor behind each placeholder.
 
-    PATHS are prompt files, or folders that are searched for them.
+    PATHS are prompt files or folders that contain some.
     """
     console = Console()
     for path in _prompt_files(paths):
@@ -47,11 +47,11 @@ def show(paths: tuple[Path, ...], llm: str) -> None:
 
 @prompts.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--version", help="Version to render; default: the last of the file.")
-@click.option("--set", "values", multiple=True, metavar="TENSOR=VALUE", help="Value of a tensor; may be repeated.")
+@click.option("--version", help="Version to render; default: the last one in the file.")
+@click.option("--set", "values", multiple=True, metavar="TENSOR=VALUE", help="Value of a tensor; repeatable.")
 @click.option("--messages", type=click.File(encoding="utf-8"), help='Conversation, a JSON list of {"role", "content"}.')
 def render(path: Path, version: str | None, values: tuple[str, ...], messages: TextIO | None) -> None:
-    """Print the messages that the LLM would get, as a JSON list in OpenAI's form."""
+    """Print the messages that the LLM would receive, as a JSON list in OpenAI's format."""
     inputs = [text_input(name, [value]) for name, value in map(_split, values)]
     if messages is not None:
         inputs.append(as_input(encode_history(_conversation(messages))))
@@ -68,7 +68,7 @@ def _prompt_files(paths: tuple[Path, ...]) -> Iterator[Path]:
         for path, sentence in searched.left_out.items():
             say(f"{printable(path)} {sentence}", err=True)
     if not found:
-        raise click.ClickException("there is no prompt file")
+        raise click.ClickException("no prompt file found")
     yield from found
 
 

@@ -1,4 +1,4 @@
-"""Which store a command means, and what goes wrong on the way to it, in one sentence."""
+"""Opens the store that a command's argument names."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -22,10 +22,10 @@ SETTINGS = "model-settings.json"
 
 
 def find_store(store: str) -> tuple[MemoryStore, str]:
-    """The store that an argument names, not yet reached, and the namespace of its settings.
+    """Return the store that an argument names, not yet connected, and the namespace of its settings.
 
     Raises:
-        SettingsError: it names none.
+        SettingsError: the argument names no store.
     """
     folder = Path(store)
     if store and folder.is_dir() and not (folder / SETTINGS).exists():
@@ -35,17 +35,18 @@ def find_store(store: str) -> tuple[MemoryStore, str]:
 
 
 def _settings(store: str) -> MemorySettings:
-    """The settings of a model, or those that a URL amounts to."""
+    """Return the settings of a model, or the settings that stand for a URL."""
     path = Path(store) / SETTINGS if Path(store).is_dir() else Path(store)
     if path.is_file():
         try:
             read_json(path)
             return load_settings(MemorySettings, ModelSettings.parse_file(str(path)))
-        except ValueError:
-            raise SettingsError(f"'{path}' is no {SETTINGS}; a SQLite file is written sqlite:///{store}") from None
+        except ValueError as error:
+            sentence = f"'{path}' is not a valid {SETTINGS}; write a SQLite file as sqlite:///{store}"
+            raise SettingsError(sentence) from error
     if ":" not in store:
         raise SettingsError(
-            f"there is no folder '{store}'; expected that of a memory model or of a file store, or a SQLAlchemy URL"
+            f"there is no folder '{store}'; expected the folder of a memory model or file store, or a SQLAlchemy URL"
         )
     parameters = ModelParameters(extra={"database": "sql", "config": {"url": store}})
     return load_settings(
@@ -55,16 +56,16 @@ def _settings(store: str) -> MemorySettings:
 
 @asynccontextmanager
 async def _opened(store: str, namespace: str | None, changes: bool) -> AsyncGenerator[MemoryStore]:
-    """The store. One that nobody has made yet is made for what `changes` it; to all else it is an empty one."""
+    """Open the store. A missing store is created if the command `changes` it, and counts as empty otherwise."""
     opened, configured = find_store(store)
     try:
         if changes:
             await opened.open()
         version, newest = await schema_of(opened)
         if 0 < version < newest:
-            raise click.ClickException("the schema is older than this release: run 'mlserver-llm memory migrate' first")
+            raise click.ClickException("the schema is older than this release; run 'mlserver-llm memory migrate' first")
         if not version:
-            say(f"nothing was stored there yet: {place_of(opened)}", err=True)
+            say(f"the store is empty: {place_of(opened)}", err=True)
         found = opened if version else InMemoryStore()
         yield found.scope(configured if namespace is None else namespace)
     finally:
@@ -74,7 +75,7 @@ async def _opened(store: str, namespace: str | None, changes: bool) -> AsyncGene
 def run(
     store: str, namespace: str | None, work: Callable[[MemoryStore], Coroutine[Any, Any, None]], changes: bool = False
 ) -> None:
-    """Do `work` on the store that an argument names, in a namespace."""
+    """Run `work` on the store that an argument names."""
 
     async def opened_run() -> None:
         async with _opened(store, namespace, changes) as opened:

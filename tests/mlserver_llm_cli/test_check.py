@@ -89,7 +89,7 @@ def test_a_secret_that_is_not_here_is_only_a_warning(tmp_path: Path) -> None:
     extra = {"provider_id": "openai", "config": {"model_id": "m", "api_key": "env:NOT_SET_HERE"}}
     settings = {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": extra}}
     ((level, _, _, sentence),) = findings(write(tmp_path, GOOD | {"api/model-settings.json": settings}))
-    assert level == "warning" and "'env:NOT_SET_HERE' is not here" in sentence
+    assert level == "warning" and "'env:NOT_SET_HERE' is not available here" in sentence
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_with_nothing_to_check_is_an_error(tmp_path: Path) -> None:
     result = run(tmp_path)
-    assert "holds no model-settings.json" in result.stdout and result.exit_code == 1
+    assert "contains no model-settings.json" in result.stdout and result.exit_code == 1
 
 
 def test_two_versions_of_one_model_are_no_fault(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_build_can_demand_an_accuracy(url: str, tmp_path: Path) -> None:
 
 
 def test_faults_are_one_sentence(url: str, tmp_path: Path) -> None:
-    assert "holds no case" in run(url, tmp_path, [])[1]
+    assert "contains no case" in run(url, tmp_path, [])[1]
     assert "not found" in run(url.replace("route-request", "absent"), tmp_path, CASES)[1].lower()
     code, output = run("http://127.0.0.1:9/v2/models/x/infer", tmp_path, CASES)
     assert code == 1 and "can't be reached" in output and "Traceback" not in output

@@ -168,7 +168,7 @@ def test_a_secret_in_an_endless_file_is_a_warning(tmp_path: Path) -> None:
     api = {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": extra}}
     (fill(tmp_path) / "api").mkdir()
     (tmp_path / "api" / "model-settings.json").write_text(json.dumps(api), encoding="utf-8")
-    assert "warning: the secret 'file:/dev/zero' is not here" in run("check", tmp_path).output
+    assert "warning: the secret 'file:/dev/zero' is not available here" in run("check", tmp_path).output
 
 
 def test_nothing_in_a_file_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:

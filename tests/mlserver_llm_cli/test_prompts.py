@@ -71,4 +71,4 @@ def test_what_can_not_be_rendered_is_one_sentence(path: Path, arguments: list[st
 
 
 def test_a_folder_without_prompts_says_so(tmp_path: Path) -> None:
-    assert run("show", tmp_path) == (1, "Error: there is no prompt file\n")
+    assert run("show", tmp_path) == (1, "Error: no prompt file found\n")

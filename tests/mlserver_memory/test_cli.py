@@ -108,7 +108,7 @@ def test_an_interrupted_import_is_continued_and_another_conversation_is_left_alo
     assert listed(copy) == {"a": 4}
     other = lines[0].replace("be kind", "be rude")
     refused = run("import", copy, "-", text=other, fails=True)
-    assert "other messages are there already, nothing was changed: a" in refused.output
+    assert "not imported, because other messages are stored there: a" in refused.output
     assert listed(copy) == {"a": 4}
 
 
@@ -153,7 +153,7 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
     assert "line 1 is not JSON" in run("import", store, "-", text="no json\n", fails=True).output
     assert "there is no folder" in run("list", tmp_path / "nowhere", fails=True).output
     (tmp_path / "notes.txt").write_bytes(b"\xf9 no settings")
-    assert "a SQLite file is written sqlite:///" in run("list", tmp_path / "notes.txt", fails=True).output
+    assert "write a SQLite file as sqlite:///" in run("list", tmp_path / "notes.txt", fails=True).output
     assert "not UTF-8" in run("import", store, tmp_path / "notes.txt", fails=True).output
     assert "expected e.g. postgresql+psycopg" in run("list", "postgres://u:hunter2@h/d", fails=True).output
     assert "there is no conversation 'x'" in run("show", store, "x", fails=True).output
@@ -173,9 +173,9 @@ def test_faults_are_one_sentence(store: str, tmp_path: Path) -> None:
         output = run("list", url, fails=True).output
         assert len(output.splitlines()) == 1 and "hunter2" not in output, output
     rude = '{"memory_id": "z", "role": "user", "content": [], "created": "yesterday"}'
-    assert "line 1 has a 'created' that is no time" in run("import", store, "-", text=rude, fails=True).output
+    assert "line 1: 'created' is not a time" in run("import", store, "-", text=rude, fails=True).output
     far = rude.replace('"yesterday"', "1795288798532412500")
-    assert "line 1 has a 'created' that is no time" in run("import", store, "-", text=far, fails=True).output
+    assert "line 1: 'created' is not a time" in run("import", store, "-", text=far, fails=True).output
 
 
 def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_a_schema_is_made_when_it_is_needed_and_a_dry_run_makes_none(tmp_path: P
     assert "would delete a: 0 messages" in run("delete", store, "a", "--dry-run").stdout
     assert "would remove 0 messages" in run("prune", store, "--older-than", "1d", "--dry-run").stdout
     assert listed(store) == {}
-    assert f"nothing was stored there yet: sqlite {file}" in run("list", store).stderr
+    assert f"the store is empty: sqlite {file}" in run("list", store).stderr
     assert not file.parent.exists()
     made = run("migrate", store).stdout
-    assert "brought the schema from version 0 to 3" in made and "up to date; 0 conversations" in made
+    assert "upgraded the schema from version 0 to 3" in made and "up to date; 0 conversations" in made
     assert "up to date; 0 conversations" in run("migrate", store, "--dry-run").stdout
 
 

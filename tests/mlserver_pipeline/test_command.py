@@ -54,7 +54,7 @@ def test_lint_exits_1_on_errors_and_with_strict_on_warnings(tmp_path: Path) -> N
 def test_lint_fails_for_a_folder_without_manifests(tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text("replicas: 1\n", encoding="utf-8")
     result = mlserver_llm("lint", tmp_path)
-    assert (result.exit_code, "no YAML file of Seldon's resources" in result.output) == (1, True)
+    assert (result.exit_code, "no manifest of Seldon Core 2 found" in result.output) == (1, True)
 
 
 def test_lint_prints_text_json_and_github_commands(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`mlserver-llm check`: what would go wrong with a model repository, found without starting a server."""
+"""`mlserver-llm check`: finds faults of a model repository without starting a server."""
 
 from .findings import Finding
 from .repository import Report, check_paths

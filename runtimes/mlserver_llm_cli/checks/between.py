@@ -1,4 +1,4 @@
-"""What is wrong between the models of a repository."""
+"""Checks that involve several models of a repository."""
 
 import filecmp
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from .models import CheckedModel
 
 
 def check_names(models: Sequence[CheckedModel]) -> Iterator[Finding]:
-    """Two models of one name and version."""
+    """Find models with the same name and version."""
     first: dict[tuple[str, str | None], Path] = {}
     for model in models:
         if model.settings is None:
@@ -23,12 +23,13 @@ def check_names(models: Sequence[CheckedModel]) -> Iterator[Finding]:
         key = (model.settings.name, model.settings.version)
         other = first.setdefault(key, model.path)
         if other is not model.path:
-            yield error(model.path, "name", f"'name' is '{key[0]}', as in {other}; MLServer would serve one of the two")
+            yield error(
+                model.path, "name", f"'name' is '{key[0]}', as in {other}; MLServer would serve only one of them"
+            )
 
 
 def check_modules(models: Sequence[CheckedModel]) -> Iterator[Finding]:
-    """Modules of the user's that share a name: MLServer loads the second into the first, whose model then runs with the
-    second's names."""
+    """Find different modules of the same name. MLServer loads the second one over the first, and both models run it."""
     first: dict[str, Path] = {}
     for model in models:
         if model.settings is None:
@@ -39,17 +40,17 @@ def check_modules(models: Sequence[CheckedModel]) -> Iterator[Finding]:
             continue
         other = first.setdefault(module, file)
         if not filecmp.cmp(other, file, shallow=False):
-            sentence = f"module '{module}' is another one than {other}, which it replaces in MLServer; rename one"
+            sentence = f"module '{module}' differs from {other}, which it would replace in MLServer; rename one of them"
             yield error(model.path, "implementation", sentence)
 
 
 def check_processes(models: Sequence[CheckedModel], workers: int) -> Iterator[Finding]:
-    """Models that can't do their work in the process where MLServer puts them, with `workers` worker processes.
+    """Find models that can't work in their process, if the server has `workers` worker processes.
 
-    A model whose own `parallel_workers` is 0 stays in the main process. From a worker process it can't be reached.
+    A model whose own `parallel_workers` is 0 runs in the main process, which worker processes can't call.
     """
     in_worker = {
-        # By `vars`, since MLServer marks the field as deprecated; Core 2's agent still writes it.
+        # `vars` avoids the warning about the deprecated field, which Core 2's agent still writes.
         model.settings.name: workers > 0 and vars(model.settings)["parallel_workers"] != 0
         for model in models
         if model.settings is not None
@@ -68,13 +69,13 @@ def check_processes(models: Sequence[CheckedModel], workers: int) -> Iterator[Fi
             yield error(
                 model.path,
                 "parallel_workers",
-                f"'{config.llm}' runs in the main process, where a model in a worker process can't reach it; "
+                f"'{config.llm}' runs in the main process, which a model in a worker process can't call; "
                 "set 'parallel_workers' to 0 here too",
             )
 
 
 def check_reads(models: Sequence[CheckedModel]) -> Iterator[Finding]:
-    """Pipelines that read a tensor which its step never emits, e.g. a route that its classifier doesn't have."""
+    """Find pipelines that read a tensor which the step never emits, e.g. an unknown route of a classifier."""
     emits = {model.settings.name: model.emits for model in models if model.settings is not None and model.emits}
     for model in models:
         if not isinstance(model.config, PipelineSettings) or model.emits is None:
@@ -95,7 +96,7 @@ def _check_manifest_reads(path: Path, emits: Mapping[str, frozenset[str]]) -> It
             if side == "outputs" and tensor and tensor not in emits.get(step, {tensor}):
                 place = path.parent / loaded.document.position(location)
                 yield warning(
-                    place, dotted(location), f"'{reference}' never comes: '{step}' emits no tensor '{tensor}'"
+                    place, dotted(location), f"'{reference}' never arrives, because '{step}' emits no tensor '{tensor}'"
                 )
 
 

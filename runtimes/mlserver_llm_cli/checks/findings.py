@@ -1,4 +1,4 @@
-"""What a check finds: one sentence a fault, with file and key."""
+"""Findings of a check: one sentence for each fault, with file and key."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import Literal
 _LONGEST = 500
 
 Level = Literal["error", "warning"]
-"""`error`: the model doesn't load, or not as written. `warning`: it loads, and something will surprise."""
+"""`error`: the model doesn't load, or not as written. `warning`: it loads, but may not work as intended."""
 
 
 @dataclass(frozen=True)
@@ -18,35 +18,35 @@ class Finding:
 
     level: Level
     file: str
-    """Path of the file, as reached from the path that is checked."""
+    """Path of the file, beginning with the checked path."""
     key: str
-    """Dotted key in the file; "" for the file as a whole."""
+    """Dotted key in the file; "" for the whole file."""
     sentence: str
-    """What is wrong and what is expected; never a secret value."""
+    """What is wrong and what was expected. Never contains a secret."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.level}: {self.sentence}"
 
 
 def error(file: Path, key: str, sentence: str) -> Finding:
-    """A fault that keeps the model from loading as it is written."""
+    """Return a finding about a model that doesn't load as written."""
     return Finding("error", str(file), key, _one_line(sentence))
 
 
 def warning(file: Path, key: str, sentence: str) -> Finding:
-    """A fault that a model loads with."""
+    """Return a finding about a model that loads, but may not work as intended."""
     return Finding("warning", str(file), key, _one_line(sentence))
 
 
 def _one_line(sentence: str) -> str:
-    """Names that a file holds may be of any length, with anything in them."""
+    """Shorten a sentence, since it may quote any text of a file."""
     line = " ".join(sentence.split())
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "…"
 
 
 def unknown_key(file: Path, path: str, name: str, known: Iterable[str]) -> Finding:
-    """A key that its reader ignores in silence, and the right one that is nearest."""
+    """Return a finding about a key that MLServer ignores, with the closest known key."""
     near = difflib.get_close_matches(name, sorted(known), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     key = f"{path}.{name}" if path else name
-    return error(file, key, f"'{key}' is not a key that MLServer knows, so it is ignored{hint}")
+    return error(file, key, f"MLServer doesn't know the key '{key}' and ignores it{hint}")

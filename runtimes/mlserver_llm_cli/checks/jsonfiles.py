@@ -1,4 +1,4 @@
-"""JSON files, read more strictly than their readers do."""
+"""Reads JSON files more strictly than MLServer does."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ from .findings import Finding, error
 
 
 def read_json(path: Path) -> tuple[Any, list[Finding]]:
-    """The content of a JSON file (None when it has none), and what is wrong with it as JSON."""
+    """Return the content of a JSON file, None if it is unreadable, and the faults of the JSON."""
     twice: list[str] = []
 
     def noting(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -26,11 +26,11 @@ def read_json(path: Path) -> tuple[Any, list[Finding]]:
         content: Any = files.read_json(path, pairs=noting)
     except UnreadableFile as failure:
         return None, [error(path, "", str(failure))]
-    return content, [error(path, key, f"'{key}' is there twice; JSON readers take the last one") for key in twice]
+    return content, [error(path, key, f"'{key}' appears twice; JSON readers use the last one") for key in twice]
 
 
 def read_object(path: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """The same for a file that must hold one JSON object."""
+    """Return the same for a file that must contain one JSON object."""
     content, findings = read_json(path)
     if content is not None and not isinstance(content, dict):
         return None, [*findings, error(path, "", "is not a JSON object; expected {…}")]
@@ -38,7 +38,7 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
 
 
 def wrong_values(path: Path, failure: ValidationError) -> list[Finding]:
-    """One finding for each value that MLServer's own settings class refuses."""
+    """Return a finding for each value that MLServer's settings class rejects."""
     found: list[Finding] = []
     for each in failure.errors(include_input=False, include_url=False):
         key = ".".join(str(part) for part in each["loc"])

@@ -1,4 +1,4 @@
-"""The keys of `model-settings.json`: those that MLServer ignores, and those that get lost on Core 2."""
+"""Checks the keys of `model-settings.json` that MLServer ignores or Core 2 drops."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ _KNOWN = (frozenset(ModelSettings.model_fields) - {"implementation_"}) | {"imple
 _KNOWN_PARAMETERS = frozenset(ModelParameters.model_fields)
 _KNOWN_TENSOR_KEYS = frozenset(("name", "datatype", "shape", "parameters"))
 
-# Core 2's agent reads model-settings.json into a fixed set of keys and writes only these back.
+# Core 2's agent rewrites model-settings.json with these keys alone.
 _KEPT = frozenset(
     ("name", "inputs", "outputs", "platform", "versions", "parallel_workers", "implementation", "parameters")
 )
@@ -29,8 +29,10 @@ _REFERENCE = ("env:", "file:")
 
 
 def check_keys(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
-    """Keys that MLServer ignores (errors) and keys that Core 2 drops (warnings). Under `parameters` MLServer takes any
-    key, so that one is an error only where it looks like a misspelt one."""
+    """Find keys that MLServer ignores (errors) and keys that Core 2 drops (warnings).
+
+    MLServer accepts any key under `parameters`, so there only a key that resembles a known one is an error.
+    """
     yield from _check_level(path, "", content, _KNOWN, _KEPT)
     parameters = content.get("parameters")
     if isinstance(parameters, dict):
@@ -55,20 +57,20 @@ def _check_level(
         if name not in known and (prefix != "parameters" or difflib.get_close_matches(name, known)):
             yield unknown_key(path, prefix, name, known)
         elif name not in kept:
-            yield warning(path, key, f"'{key}' is dropped by Core 2, which keeps parameters.extra and few others")
+            yield warning(path, key, f"Core 2 drops '{key}'; it keeps parameters.extra and few other keys")
 
 
 def check_secrets(path: Path, content: object, key: str = "") -> Iterator[Finding]:
-    """Secrets that are written out: by the name of their key, or a URL with a password."""
+    """Find plain secrets, by the name of their key or as a URL with a password."""
     if isinstance(content, dict):
         for name, value in cast(dict[str, Any], content).items():
             inner = f"{key}.{name}" if key else name
             if isinstance(value, str) and _SECRET_KEY.search(name) and value and not value.startswith(_REFERENCE):
-                yield warning(path, inner, f"'{inner}' holds a secret; refer to it with 'env:NAME' or 'file:/path'")
+                yield warning(path, inner, f"'{inner}' contains a secret; refer to it by 'env:NAME' or 'file:/path'")
             else:
                 yield from check_secrets(path, value, inner)
     elif isinstance(content, list):
         for index, value in enumerate(cast(list[Any], content)):
             yield from check_secrets(path, value, f"{key}.{index}")
     elif isinstance(content, str) and _URL_PASSWORD.match(content):
-        yield warning(path, key, f"'{key}' is a URL with a password; refer to it with 'env:NAME' or 'file:/path'")
+        yield warning(path, key, f"'{key}' is a URL with a password; refer to it by 'env:NAME' or 'file:/path'")

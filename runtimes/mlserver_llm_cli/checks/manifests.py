@@ -1,4 +1,4 @@
-"""Manifests, as `mlserver-llm pipeline lint` reads them."""
+"""Checks manifests by the rules of `mlserver-llm pipeline lint`."""
 
 import os
 from pathlib import Path
@@ -15,8 +15,13 @@ from .findings import Finding
 
 
 def check_manifest(path: Path, owner: ModelSettings | None = None) -> list[Finding]:
-    """What the linter says about a file; with the settings of the pipeline that names it, also about the repository's
-    models: are the steps there, and do the tensors that they declare fit together."""
+    """Return the linter's findings about a file.
+
+    Args:
+        path: the manifest.
+        owner: settings of the pipeline that names the file. With them, the findings also cover the repository's models:
+            whether each step has one, and whether the declared tensors fit together.
+    """
     return [
         Finding(found.level, f"{path}:{found.line}", found.key, f"{found.sentence}; {found.fix}")
         for found in lint_file(path, None if owner is None else _models(owner))
@@ -30,6 +35,6 @@ def _models(owner: ModelSettings) -> dict[str, ModelTensors]:
 
 
 def manifest_files(config: PipelineSettings, folder: Path) -> list[Path]:
-    """The manifest files that a pipeline's settings name."""
+    """Return the manifest files that the settings of a pipeline name."""
     names = [config.manifest] if isinstance(config.manifest, str) else config.manifest
     return [Path(os.path.normpath(folder / name)) for name in names]

@@ -1,4 +1,4 @@
-"""One model of a repository, taken as far as its runtime goes without weights, stores and calls."""
+"""Checks one model of a repository: loads it as far as possible without weights, stores and calls."""
 
 import re
 from collections.abc import Iterator
@@ -31,22 +31,22 @@ _EXTRA = "parameters.extra"
 
 @dataclass
 class CheckedModel:
-    """A model, what is wrong with it, and the files that were checked with it."""
+    """A model, its findings, and the files that were checked with it."""
 
     path: Path
     findings: list[Finding] = field(default_factory=list[Finding])
     settings: ModelSettings | None = None
-    """MLServer's settings of the model, where it can read them."""
+    """MLServer's settings of the model; None if they are invalid."""
     config: Settings | None = None
-    """The settings of its runtime, where it is one of the suite and they are valid."""
+    """Settings of its runtime; None if it is no runtime of the suite, or if they are invalid."""
     emits: frozenset[str] | None = None
-    """The tensors that its runtime may emit, where it is one of the suite and can be built."""
+    """Tensors that its runtime may emit; None if it is no runtime of the suite, or if it can't be built."""
     files: set[Path] = field(default_factory=set[Path])
-    """Its prompts and manifests."""
+    """Prompts and manifests of the model."""
 
 
 def check_model(path: Path) -> CheckedModel:
-    """Check the model of this `model-settings.json`."""
+    """Check the model of a `model-settings.json`."""
     model = CheckedModel(path)
     content, found = read_object(path)
     model.findings += found
@@ -54,7 +54,7 @@ def check_model(path: Path) -> CheckedModel:
         return model
     model.findings += [*check_keys(path, content), *check_secrets(path, content)]
     if "implementation" not in content:
-        model.findings.append(error(path, "implementation", "'implementation' is missing, so MLServer passes it over"))
+        model.findings.append(error(path, "implementation", "'implementation' is missing, so MLServer skips the model"))
         return model
     try:
         model.settings = load_model_settings(str(path))
@@ -63,7 +63,7 @@ def check_model(path: Path) -> CheckedModel:
         return model
     name = model.settings.name
     if not NAME_PATTERN.fullmatch(name):
-        sentence = f"'name' is '{name}', which Core 2 refuses; expected lower-case letters, digits and inner hyphens"
+        sentence = f"'name' is '{name}', which Core 2 rejects; expected lower-case letters, digits and inner hyphens"
         model.findings.append(error(path, "name", sentence))
     model.findings += _check_implementation(model, model.settings)
     return model
@@ -73,7 +73,7 @@ def _check_implementation(model: CheckedModel, settings: ModelSettings) -> Itera
     name = settings.implementation_
     try:
         implementation = cast(object, settings.implementation)
-    except (Exception, SystemExit) as failure:  # a module of the user's may do anything while it is imported
+    except (Exception, SystemExit) as failure:  # importing a user's module runs its code
         yield error(model.path, "implementation", f"'implementation' {name} can't be imported: {_why(failure)}")
         return
     if not isinstance(implementation, type) or not issubclass(implementation, MLModel):
@@ -82,13 +82,15 @@ def _check_implementation(model: CheckedModel, settings: ModelSettings) -> Itera
         with secrets_may_be_absent() as absent:
             yield from _check_runtime(model, settings, cast(type[Runtime[Any]], implementation))
         for reference in dict.fromkeys(absent):
-            yield warning(model.path, _EXTRA, f"the secret '{reference}' is not here; the model needs it to load")
+            yield warning(
+                model.path, _EXTRA, f"the secret '{reference}' is not available here; the model needs it to load"
+            )
 
 
 def _check_runtime(
     model: CheckedModel, settings: ModelSettings, implementation: type[Runtime[Any]]
 ) -> Iterator[Finding]:
-    """A runtime of the suite refuses in its constructor what it can know without weights, stores and calls."""
+    """Build the model. Runtimes of the suite reject invalid settings in the constructor."""
     faults = settings_faults(implementation.settings_class, settings)
     for key, sentence in faults:
         yield error(model.path, key, sentence)
@@ -109,7 +111,7 @@ def _check_runtime(
 
 
 def _check_config(model: CheckedModel, settings: ModelSettings, config: Settings) -> Iterator[Finding]:
-    """What the settings refer to: other models, prompts, manifests."""
+    """Check the models, prompts and manifests that the settings refer to."""
     folder = model.path.parent
     siblings = repository_models(settings)
     if isinstance(config, SiblingSettings):
@@ -132,12 +134,16 @@ def _check_llm(path: Path, name: str, config: SiblingSettings, siblings: set[str
         return
     key = f"{_EXTRA}.llm"
     if config.llm is None:
-        yield warning(path, key, f"'{key}' is missing: the model loads only on Core 2, with spec.llm in its Model")
+        yield warning(
+            path, key, f"'{key}' is missing; without it the model loads only on Core 2, with spec.llm in its Model"
+        )
     elif config.llm == name:
-        yield error(path, key, f"'{key}' names the model itself; expected another one")
+        yield error(path, key, f"'{key}' names the model itself; expected another model")
     elif config.llm not in siblings:
         yield error(
-            path, key, f"'{key}' is '{config.llm}', which is no model of the repository; expected one, or a URI"
+            path,
+            key,
+            f"'{key}' is '{config.llm}', but the repository has no such model; expected one of its models or 'llm_uri'",
         )
 
 
@@ -150,17 +156,17 @@ def _check_own_class(path: Path, kind: str, value: object) -> Iterator[Finding]:
 
 
 def _why(failure: BaseException) -> str:
-    """The text of errors that speak of code; of others only the kind, since it may hold anything."""
+    """Return the text of an error about code. Other errors may quote secrets, so return their type alone."""
     if isinstance(failure, ModuleNotFoundError):
         return f"{failure}{_extra_with(failure.name or '')}"
     if isinstance(failure, ImportError | SyntaxError | AttributeError | NameError):
         return f"{type(failure).__name__}: {failure}"
-    # What MLServer raises for a class that the module lacks.
+    # MLServer's error about a class that is missing in the module.
     return getattr(failure, "message_template", None) or type(failure).__name__
 
 
 def _extra_with(module: str) -> str:
-    """How to install a module that one of our extras brings."""
+    """Return how to install a module that belongs to one of our extras."""
     for requirement in metadata.requires("mlserver-llm") or ():
         found = re.fullmatch(r"([\w-]+).*;.*extra == [\"'](\w+)[\"'].*", requirement)
         if found and found[1].lower() == module.partition(".")[0]:

@@ -1,4 +1,4 @@
-"""Prompt files, read as an LLM step reads them."""
+"""Checks prompt files as an LLM step loads them."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from .findings import Finding, error
 
 
 def check_prompt_file(path: Path) -> list[Finding]:
-    """The first fault of a prompt file."""
+    """Return the first fault of a prompt file."""
     try:
         PromptCatalog.of_settings(path.name, None, PromptOptions(), path.parent)
     except SettingsError as failure:
@@ -22,13 +22,13 @@ def check_prompt_file(path: Path) -> list[Finding]:
 
 
 def prompt_files(config: PromptSettings, folder: Path) -> list[Path]:
-    """The prompt files that a step's settings name."""
+    """Return the prompt files that the settings of a step name."""
     sources = config.prompt if isinstance(config.prompt, list) else [config.prompt]
     return [Path(os.path.normpath(folder / source)) for source in sources if isinstance(source, str)]
 
 
 def check_catalog(path: Path, config: PromptSettings, folder: Path) -> Iterator[Finding]:
-    """What is wrong with the prompts of a step together: versions, pins and arms, and prompts inside the settings."""
+    """Check the prompts of a step together: versions, pins, arms, and prompts inside the settings."""
     try:
         config.catalog(folder)
     except SettingsError as failure:
@@ -36,10 +36,10 @@ def check_catalog(path: Path, config: PromptSettings, folder: Path) -> Iterator[
 
 
 def is_prompt(path: Path) -> bool:
-    """Whether a JSON file that no settings name looks like a prompt, or a list of prompts."""
+    """Return whether a JSON file looks like a prompt or a list of prompts."""
     try:
         text = read_text(path)
-        content: Any = parse_json(text) if '"template"' in text else None  # a tokenizer's JSON is large
+        content: Any = parse_json(text) if '"template"' in text else None  # don't parse large files such as a tokenizer
     except UnreadableFile:
         return False
     items = cast(list[Any], content) if isinstance(content, list) else [content]

@@ -1,4 +1,4 @@
-"""Whole model repositories, and what is wrong between their models."""
+"""Checks model repositories, folders and files."""
 
 import contextlib
 import difflib
@@ -25,7 +25,7 @@ _YAML = (".yaml", ".yml")
 
 @dataclass
 class Report:
-    """What was checked, and what was found."""
+    """The checked files and the findings."""
 
     models: set[Path] = field(default_factory=set[Path])
     prompts: set[Path] = field(default_factory=set[Path])
@@ -34,12 +34,12 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """How many findings are errors."""
+        """Number of errors."""
         return sum(finding.level == "error" for finding in self.findings)
 
     @property
     def warnings(self) -> int:
-        """How many findings are warnings."""
+        """Number of warnings."""
         return len(self.findings) - self.errors
 
 
@@ -49,14 +49,14 @@ def check_paths(paths: Sequence[Path]) -> Report:
     with _as_mlserver_starts(paths):
         for path in paths:
             report.findings += _check_folder(path, report) if path.is_dir() else _check_file(path, report)
-    # Models may share a prompt, and a manifest may be named by a model and lie in a folder of its own.
+    # A file that several models share, or that is found twice, is reported once.
     report.findings = list(dict.fromkeys(report.findings))
     return report
 
 
 @contextlib.contextmanager
 def _as_mlserver_starts(paths: Sequence[Path]) -> Generator[None]:
-    """The import path of `mlserver start`; without output of imported modules, their bytecode, and log lines."""
+    """Import modules as `mlserver start` does, but keep their output, bytecode and logs away."""
     search, bytecode = list(sys.path), sys.dont_write_bytecode
     sys.path[:0] = [".", *(str(path) for path in paths if path.is_dir())]
     sys.dont_write_bytecode = True
@@ -102,7 +102,7 @@ def _check_folder(folder: Path, report: Report) -> Iterator[Finding]:
             yield from _check_file(path, report)
     yield from _misspelt_files(found)
     if not models and not loose:
-        yield error(folder, "", f"holds no {FILE_NAME}, no prompt and no manifest")
+        yield error(folder, "", f"contains no {FILE_NAME}, no prompt and no manifest")
 
 
 def _checked(path: Path, report: Report) -> CheckedModel:
@@ -114,7 +114,7 @@ def _checked(path: Path, report: Report) -> CheckedModel:
 
 
 def _real(path: Path) -> Path:
-    """The path without symbolic links, or as it is where there is no such path."""
+    """Resolve symbolic links; return an invalid path unchanged."""
     try:
         return Path(os.path.realpath(path))
     except ValueError:
@@ -124,4 +124,4 @@ def _real(path: Path) -> Path:
 def _misspelt_files(found: FolderFiles) -> Iterator[Finding]:
     for path in found.named("*.json"):
         if path.name != FILE_NAME and difflib.get_close_matches(path.name, [FILE_NAME], cutoff=0.9):
-            yield error(path, "", f"is not read by MLServer; did you mean {FILE_NAME}?")
+            yield error(path, "", f"MLServer doesn't read this file; did you mean {FILE_NAME}?")

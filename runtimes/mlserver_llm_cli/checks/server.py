@@ -1,4 +1,4 @@
-"""`settings.json`, the server's own settings: MLServer ignores in silence what it doesn't know."""
+"""Checks `settings.json`, the settings of the server, whose unknown keys MLServer ignores silently."""
 
 import os
 from collections.abc import Iterator
@@ -15,8 +15,11 @@ FILE_NAME = "settings.json"
 
 
 def check_server_settings(folder: Path) -> tuple[Settings | None, list[Finding]]:
-    """The server's settings as MLServer would have them, None where it would refuse them; and what is wrong with the
-    `settings.json` of this model repository, or with having none."""
+    """Check the `settings.json` of a model repository, or its absence.
+
+    Returns:
+        The settings that MLServer would use, None if it would reject them; and the findings.
+    """
     path = folder / FILE_NAME
     content: dict[str, Any] | None = {}
     findings: list[Finding] = []
@@ -33,7 +36,7 @@ def check_server_settings(folder: Path) -> tuple[Settings | None, list[Finding]]
     except ValidationError as failure:
         return None, findings + wrong_values(path, failure)
     if settings.debug:
-        sentence = "'debug' is on, as it is unless it is set to false: an error 500 shows its traceback to the caller"
+        sentence = "'debug' is on, which is the default; an error 500 shows its traceback to the caller"
         findings.append(warning(path, "debug", sentence))
     return settings, findings
 
