@@ -19,6 +19,12 @@ _INT64 = 2**63
 MAX_DIMENSIONS = 64
 """Most dimensions of a tensor's shape, as in NumPy."""
 
+MAX_PADDING = 2**20 // 8
+"""Most elements that one request may leave out of its data and have filled with zeros: 1 MiB of 8 bytes each."""
+
+MAX_TENSORS = 1000
+"""Most tensors of one request."""
+
 MAX_STOP_CHARACTERS = 256
 """Longest `stop` text, in characters."""
 
@@ -80,6 +86,20 @@ class GenerationLimits(Limits):
     """Seconds that a request may wait before it is answered 429."""
 
 
+def check_tensor_count(kind: str, count: int) -> None:
+    """Refuse a request with more than `MAX_TENSORS` of a kind.
+
+    Args:
+        kind: `inputs` or `outputs`.
+        count: how many the request has.
+
+    Raises:
+        InvalidInput: there are more.
+    """
+    if count > MAX_TENSORS:
+        raise InvalidInput(f"the request has {count} {kind}; expected at most {MAX_TENSORS}")
+
+
 def check_dimensions(tensor: str, shape: Sequence[int]) -> None:
     """Refuse a shape of more than `MAX_DIMENSIONS`, or with a size beyond 64 bits.
 
@@ -98,9 +118,11 @@ class ElementBudget:
 
     Args:
         left: elements that may still be taken.
+        padding: zeros that may still be filled in.
     """
 
     left: int
+    padding: int = MAX_PADDING
 
     @staticmethod
     def of_request() -> "ElementBudget":
@@ -133,6 +155,18 @@ class ElementBudget:
         self.left -= max(0, held - declared)
         if self.left < 0:
             raise self._exceeded()
+
+    def take_padding(self, tensor: str, count: int) -> None:
+        """Take the zeros that fill up a tensor.
+
+        Raises:
+            InvalidInput: more zeros than are left.
+        """
+        self.padding -= count
+        if self.padding < 0:
+            raise InvalidInput(
+                f"tensor '{tensor}' lacks {count} elements of its shape; a request may leave out {MAX_PADDING} in all"
+            )
 
     @staticmethod
     def _exceeded() -> InvalidInput:

@@ -168,6 +168,42 @@ def test_a_shape_over_grpc_is_bounded_before_it_is_believed(server: Server, shap
     assert time.monotonic() - began < 5
 
 
+WRONG: dict[str, dict[str, object]] = {
+    "tensors": {"inputs": [{}] * 30_000},
+    "outputs": {"inputs": [], "outputs": [{}] * 30_000},
+    "shape": {"inputs": [{"shape": ["a"] * 20_000}]},
+    "elements": {"inputs": [{"data": [1] * 40_000}]},
+    "lists": {"inputs": [{"data": [[]] * 20_000}]},
+}
+
+
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("address", ["models/memory/infer", "models/memory/infer_stream"])
+def test_a_request_is_bounded_before_each_wrong_part_is_reported(
+    server: Server, address: str, body: dict[str, object]
+) -> None:
+    response = httpx2.post(f"{server.url}/v2/{address}", json=body)
+    assert response.status_code == 422 and "expected at most" in response.json()["error"]
+
+
+def test_a_request_that_is_not_v2_is_not_repeated_in_the_answer(server: Server) -> None:
+    response = httpx2.post(f"{server.url}/v2/models/memory/infer", json={"inputs": [{"data": ["secret"] * 900}]})
+    assert response.status_code == 422 and "secret" not in response.text
+    assert response.json()["detail"][0] == {
+        "type": "missing",
+        "loc": ["body", "inputs", 0, "name"],
+        "msg": "Field required",
+    }
+
+
+def test_the_tensors_of_a_grpc_message_are_counted(server: Server) -> None:
+    request = pb.ModelInferRequest(model_name="memory")
+    request.inputs.extend([pb.ModelInferRequest.InferInputTensor()] * 1001)
+    error = grpc_error(server, request, False)
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert error.details() == "the request has 1001 inputs; expected at most 1000"
+
+
 def message(datatype: str, shape: list[int], *raw: bytes) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(model_name="memory")
     request.inputs.add(name="t", datatype=datatype, shape=shape)

@@ -72,6 +72,8 @@ NUMBERS = ["INT8", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"]
         (body(datatype="FP64", data=[float("inf")]), "tensor 't' holds an element that is no FP64"),
         (body(shape=[0, 10**400], data=[]), "tensor 't' has a size beyond 64 bits"),
         (body(parameters={"x": 10**400}), "parameter 'x' of tensor 't' can't pass a pipeline"),
+        (body(datatype="INT32", shape=[200_000], data=[]), "lacks 200000 elements of its shape"),
+        (json.dumps({"inputs": [TENSOR] * 1001}).encode(), "the request has 1001 inputs; expected at most 1000"),
         (body(data=[1]), "tensor 't' holds an element that is no BYTES"),
         (body(data=["\ud800"]), "half of a surrogate pair"),
         (body(name="\ud800"), "input 0 has no name"),
@@ -134,7 +136,7 @@ def test_what_json_has_no_word_for_is_an_error(tensor: Tensor) -> None:
 )
 def test_the_tensors_of_a_request_share_one_budget_of_elements(tensors: list[dict[str, object]]) -> None:
     tracemalloc.start()
-    with pytest.raises(BadRequest, match=r"too many elements|dimensions"):
+    with pytest.raises(BadRequest, match=r"too many elements|dimensions|lacks 1000000 elements"):
         read_request(json.dumps({"inputs": tensors}).encode())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

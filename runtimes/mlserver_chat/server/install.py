@@ -1,6 +1,7 @@
 """Puts the guard in front of a running MLServer."""
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from mlserver import MLServer
 from starlette.responses import JSONResponse
 
@@ -8,6 +9,7 @@ from ..calls.siblings import guard_grpc_messages, rest_app_of
 from ..errors import RateLimited
 from .grpc_guard import check_message
 from .rest_guard import RestGuard, retry_after_headers
+from .v2_json import validation_errors
 
 
 def install_guard(server: MLServer) -> None:
@@ -19,6 +21,7 @@ def install_guard(server: MLServer) -> None:
     if isinstance(app.middleware_stack, RestGuard):
         return
     app.add_exception_handler(RateLimited, _rate_limited)
+    app.add_exception_handler(RequestValidationError, validation_errors)
     app.middleware_stack = RestGuard(app.build_middleware_stack())
     guard_grpc_messages(check_message)
 

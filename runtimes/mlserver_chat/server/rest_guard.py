@@ -19,6 +19,7 @@ from ..errors import ChatError, InvalidInput, RequestTimeout, RequestTooLarge
 from ..limits import server_limits
 from ..requests.caller import Caller, caller_scope
 from ..requests.headers import check_unique_headers
+from .v2_json import check_v2_request
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -54,6 +55,8 @@ class RestGuard:
             body = None
             if _has_body(scope):
                 scope, body = await _unpacked(scope, await _read_body(scope, receive))
+                if _path(scope).startswith("/v2/"):
+                    check_v2_request(body)
         except _HungUp:
             return
         except ChatError as error:
@@ -113,6 +116,10 @@ class _Exchange:
         # Servers report a disconnect after the answer too. What still runs then, runs on.
         if not self._is_answered:
             self._caller.leave()
+
+
+def _path(scope: Scope) -> str:
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 def _has_body(scope: Scope) -> bool:
@@ -180,8 +187,7 @@ def _header(headers: Headers, name: bytes) -> bytes | None:
 async def _refuse(scope: Scope, send: Send, error: ChatError) -> None:
     """Answer without reading the body to its end, so the connection can't be used again."""
     status, media_type, body = int(error.status_code), b"application/json", json.dumps({"error": str(error)})
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    if isinstance(error, InvalidInput) and _CORE2_GATEWAY.fullmatch(path):
+    if isinstance(error, InvalidInput) and _CORE2_GATEWAY.fullmatch(_path(scope)):
         status, media_type, body = 400, b"text/plain; charset=utf-8", str(error)
     headers = [(b"content-type", media_type), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})

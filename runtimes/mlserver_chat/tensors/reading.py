@@ -77,11 +77,13 @@ def flatten(data: Any) -> list[Any]:
 
 
 def count_elements(data: Any, most: int) -> int:
-    """The number of a tensor's elements. Counting stops above `most`."""
+    """The number of a tensor's elements, inner lists included while it counts. Counting stops above `most`."""
     if not _is_list(data):
         return 0 if data is None else 1
     count = len(data)
-    for item in data if any(map(_is_list, data)) else ():
+    if count > most or _is_flat(data):
+        return count
+    for item in data:
         if count > most:
             break
         if _is_list(item):

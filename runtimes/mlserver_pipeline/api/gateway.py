@@ -9,7 +9,7 @@ import numpy as np
 from mlserver.types import Datatype
 
 from mlserver_chat import InvalidInput
-from mlserver_chat.limits import ElementBudget, check_dimensions
+from mlserver_chat.limits import ElementBudget, check_dimensions, check_tensor_count
 from mlserver_chat.tensors import flatten
 
 from ..calls.wire import carry, is_text
@@ -42,6 +42,7 @@ def read_request(body: bytes) -> StepMessage:
     inputs = cast(list[Any], tensors)
     budget = ElementBudget.of_request()
     try:
+        check_tensor_count("inputs", len(inputs))
         message_tensors = tuple(_tensor(tensor, index, budget) for index, tensor in enumerate(inputs))
     except InvalidInput as error:
         raise BadRequest(str(error)) from error
@@ -83,6 +84,7 @@ def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budge
     if len(flat) > size:
         rule = "Core 2 makes room for the first dimension" if datatype == "BYTES" else "that shape has fewer"
         raise BadRequest(f"tensor '{name}' has more than {size} elements under shape {list(shape)}; {rule}")
+    budget.take_padding(name, size - len(flat))
     elements = [_element(name, datatype, element) for element in flat]
     zero = b"" if datatype == "BYTES" else False if datatype == "BOOL" else 0
     data = carry("FP32" if datatype == "FP16" else datatype, elements + [zero] * (size - len(flat)))
