@@ -139,16 +139,23 @@ async def test_the_x_headers_of_an_answer_are_a_parameter_as_in_this_process():
     assert (await remote.infer("m", REQUEST)).parameters.headers == {"x-color": "red"}
 
 
-@pytest.mark.parametrize("too_large", [{"content": b"x" * 5000}, {"content": gzip.compress(b" " * 5000)}])
-async def test_an_answer_or_a_line_over_max_bytes_is_not_read(too_large):
-    headers = {"content-encoding": "gzip"} if too_large["content"].startswith(b"\x1f") else {}
-    remote = client(lambda _: httpx2.Response(200, **too_large, headers=headers), max_bytes=4096)
+async def test_an_answer_or_a_line_over_max_bytes_is_not_read():
+    remote = client(lambda _: httpx2.Response(200, content=b"x" * 5000), max_bytes=4096)
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(UpstreamFailed, match="answered more than"):
             await call
     lines = event({}, BODY["outputs"]) * 100
     remote = client(lambda _: httpx2.Response(200, text=lines), max_bytes=4096)
     assert len(await pieces(remote)) == 100
+
+
+async def test_a_compressed_answer_is_not_inflated():
+    async def bomb():
+        yield gzip.compress(b" " * 5_000_000 + json.dumps(BODY).encode())
+
+    remote = client(lambda _: httpx2.Response(200, content=bomb(), headers={"content-encoding": "gzip"}))
+    with pytest.raises(UpstreamFailed, match="not a V2 response"):
+        await remote.infer("m", REQUEST)
 
 
 async def trickle():

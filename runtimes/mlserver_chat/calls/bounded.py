@@ -1,4 +1,7 @@
-"""Reads HTTP answers up to a size, so that no server can fill this process's memory."""
+"""Reads HTTP answers up to a size, so that no server can fill this process's memory.
+
+Answers are read as they come, without decompression: a few compressed bytes can become gigabytes in one step.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -10,13 +13,13 @@ class TooLarge(Exception):
 
 
 async def read_body(answer: httpx2.Response, max_bytes: int) -> bytes:
-    """Read the body of a streamed answer, counted after decompression.
+    """Read the body of a streamed answer.
 
     Raises:
         TooLarge: it has more than `max_bytes` bytes.
     """
     body = bytearray()
-    async for chunk in answer.aiter_bytes():
+    async for chunk in _received(answer):
         body += chunk
         if len(body) > max_bytes:
             raise TooLarge
@@ -30,7 +33,7 @@ async def read_lines(answer: httpx2.Response, max_bytes: int) -> AsyncIterator[b
         TooLarge: a line has more than `max_bytes` bytes.
     """
     line = bytearray()
-    async for chunk in answer.aiter_bytes():
+    async for chunk in _received(answer):
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             yield bytes(_grown(line, end, max_bytes)).removesuffix(b"\r")
@@ -38,6 +41,12 @@ async def read_lines(answer: httpx2.Response, max_bytes: int) -> AsyncIterator[b
         _grown(line, rest, max_bytes)
     if line:
         yield bytes(line)
+
+
+def _received(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    # Without this header, httpx doesn't decompress.
+    answer.headers.pop("content-encoding", None)
+    return answer.aiter_bytes()
 
 
 def _grown(line: bytearray, piece: bytes, max_bytes: int) -> bytearray:

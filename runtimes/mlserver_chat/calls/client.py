@@ -127,7 +127,9 @@ class RemoteClient:
         self._timeout = timeout
         self._max_bytes = max_bytes
         verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
-        self._http = httpx2.AsyncClient(timeout=httpx2.Timeout(timeout, connect=5.0), verify=verify)
+        self._http = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout, connect=5.0), verify=verify, headers={"accept-encoding": "identity"}
+        )
 
     def url(self, model: str) -> str:
         """The model's `infer` URL."""
