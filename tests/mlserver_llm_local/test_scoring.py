@@ -28,9 +28,10 @@ def expected(model: Any) -> list[float]:
     return scores
 
 
-@pytest.mark.parametrize("prompt_step", [7, 40, 512])
-@pytest.mark.parametrize("cache", [1, 100, 4096])
-@pytest.mark.parametrize("logits", [1, 3000, 2**25])
+@pytest.mark.parametrize(
+    ("prompt_step", "cache", "logits"),
+    [(512, 4096, 2**25), (7, 4096, 2**25), (40, 1, 2**25), (512, 100, 3000), (512, 4096, 1), (7, 100, 3000)],
+)
 def test_scores_do_not_depend_on_the_size_of_a_step(model, monkeypatch, prompt_step, cache, logits):
     monkeypatch.setattr(scoring, "_PROMPT_STEP", prompt_step)
     monkeypatch.setattr(scoring, "_LEAST_CACHE", cache)
@@ -53,7 +54,7 @@ class _Unwanted(Exception):
     pass
 
 
-@pytest.mark.parametrize("steps", range(10))
+@pytest.mark.parametrize("steps", (0, 1, 3, 4, 5, 9))
 def test_an_unwanted_scoring_ends_before_its_next_step(model, monkeypatch, steps):
     monkeypatch.setattr(scoring, "_PROMPT_STEP", 10)
     monkeypatch.setattr(scoring, "_LEAST_CACHE", 90)

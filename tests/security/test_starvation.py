@@ -12,7 +12,7 @@ import pytest
 from support import ROOT, Server, text
 
 CALLERS = 20
-OPTIONS = {"max_tokens": 40, "temperature": 0}
+OPTIONS = {"max_tokens": 25, "temperature": 0}
 SETTINGS = {
     "implementation": "mlserver_llm_local.runtime.Local",
     "parameters": {
@@ -96,7 +96,7 @@ async def test_a_tenant_takes_turns_with_a_tenant_of_twenty_callers(client):
 
 
 async def test_callers_that_hung_up_delay_no_one(client):
-    long = {"max_tokens": 1500, "temperature": 0}
+    long = {"max_tokens": 1000, "temperature": 0}
     began = time.monotonic()
     await ask(client, "user", long)
     one_answer = time.monotonic() - began
