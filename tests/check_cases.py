@@ -237,7 +237,7 @@ FAULTS: list[tuple[Files, str, str, str, str]] = [
         "error",
         "answer/prompt.json",
         "",
-        "the legend names 'other', which the template lacks",
+        "the legend names 'other', which is not in the template",
     ),
     ({"answer/old.json": changed(PROMPT, versoin="1")}, "error", "answer/old.json", "", "versoin"),
     (

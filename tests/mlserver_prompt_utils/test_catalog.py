@@ -75,7 +75,7 @@ def test_a_prompt_is_immutable_until_redeployed_unless_told_otherwise(tmp_path, 
         for broken in ("{", version("3", type="unknown")):
             write(path, broken)
             assert following.select().version == following.select().version == "2"
-            assert caplog.text.count("the last good one stays") == 1
+            assert caplog.text.count("the previous version stays in use") == 1
             caplog.clear()
         path.unlink()
         assert following.select().version == "2"
@@ -99,7 +99,7 @@ def test_the_llm_modules_own_form_is_a_jinja_user_message(tmp_path):
         ({"prompt": "broken.json"}, "prompt file 'broken.json' is not JSON: Expecting value at line 1, column 10"),
         ({"prompt": []}, "'prompt' names no prompt"),
         ({"prompt": {"name": "p"}}, "'parameters.extra.prompt': 'template': field required"),
-        ({"prompt": version("1", legend={"wat": {}})}, "the legend names 'wat', which the template lacks"),
+        ({"prompt": version("1", legend={"wat": {}})}, "the legend names 'wat', which is not in the template"),
         ({"prompt": version("1", "{{ oops", type="jinja")}, "the template is not valid Jinja"),
         ({"prompt": version("1", colour="red")}, "'colour': extra inputs are not permitted"),
         ({"prompt": version("1", type="f-string")}, "'type': input should be 'plain' or 'jinja'"),
@@ -107,7 +107,7 @@ def test_the_llm_modules_own_form_is_a_jinja_user_message(tmp_path):
             {"prompt": {"name": "p", "template": [{"role": "placeholder", "content": "{x}"}]}},
             "can only hold '{history}'",
         ),
-        ({"prompt": [version("1"), version("1")]}, "prompt 'p' has version '1' twice"),
+        ({"prompt": [version("1"), version("1")]}, "version '1' of prompt 'p' is defined twice"),
         ({"prompt": version("1"), "prompt_options": {"version": "7"}}, "names version '7'; the prompt has '1'"),
         ({"prompt": version("1"), "prompt_options": {"arms": {"7": 1}}}, "names version '7'; the prompt has '1'"),
         ({"prompt": version("1"), "prompt_options": {"arms": {"1": -1}}}, "the weights of 'arms' must be 0 or more"),

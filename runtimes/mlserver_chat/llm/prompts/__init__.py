@@ -1,5 +1,11 @@
-"""Prompts as files: what one is (`prompt.py`), where it comes from (`settings.py`), which one a request gets
-(`catalog.py`), how it is filled in (`fill.py`), and the template languages (`render.py`)."""
+"""Prompts as files.
+
+- `prompt.py`: the format of a prompt.
+- `settings.py`: the settings that name prompts.
+- `catalog.py`: loads the versions of a prompt and selects one for a request.
+- `fill.py`: fills a prompt with the tensors of a request.
+- `render.py`: the template languages. `jinja_renderer.py` and `jinja_process.py` bound the work of Jinja templates.
+"""
 
 from .catalog import PromptCatalog
 from .fill import fill

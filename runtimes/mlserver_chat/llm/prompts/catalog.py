@@ -1,4 +1,4 @@
-"""Which prompt a request gets: one version, a pinned one, or an arm of a split; reloaded or not."""
+"""Loads the versions of a prompt, and selects the one for a request."""
 
 import hashlib
 import logging
@@ -17,13 +17,13 @@ from .settings import PromptOptions, PromptSource, PromptUtils, TemplateOptions
 logger = logging.getLogger("mlserver.chat")
 
 Check = Callable[[Mapping[str, Any]], None]
-"""Refuses an `invocation_config` by raising `InvalidInput`."""
+"""Checks an `invocation_config`. Raises `InvalidInput` to reject it."""
 
 _Source = str | dict[str, Any] | TemplateOptions
 
 
 class PromptCatalog:
-    """The versions of one prompt.
+    """All versions of one prompt.
 
     Raises:
         SettingsError: while it is built, for anything wrong with them.
@@ -45,11 +45,20 @@ class PromptCatalog:
         folder: Path,
         check: Check = lambda _: None,
     ) -> "PromptCatalog | None":
-        """The prompt that the settings name, with paths relative to `folder`; None when they name none.
-        `check` is asked about each version's `invocation_config`.
+        """Load the prompt that the settings name.
+
+        Args:
+            prompt: the suite's form of the setting.
+            utils: the LLM Module's form of the setting.
+            options: selects the version.
+            folder: relative paths begin here.
+            check: checks the `invocation_config` of each version.
+
+        Returns:
+            The prompt; None if the settings name none.
 
         Raises:
-            SettingsError: anything wrong with it, or both forms at once.
+            SettingsError: a fault in the prompt or its options, or both forms at once.
         """
         template = utils.prompt_options if utils else None
         if prompt is None and template is None:
@@ -61,16 +70,16 @@ class PromptCatalog:
 
     @property
     def versions(self) -> list[Prompt]:
-        """All versions, in the order of their sources."""
+        """All versions, in the order of the settings."""
         return list(self._prompts.values())
 
     @property
     def fields(self) -> list[str]:
-        """The tensors that the placeholders of any version take."""
+        """Names of the tensors that any version reads."""
         return sorted({field for prompt in self._prompts.values() for field in prompt.fields.values()})
 
     def select(self, conversation_id: str = "") -> Prompt:
-        """The prompt for a conversation; the same id always gets the same arm."""
+        """Return the prompt for a conversation. The same id always gets the same arm."""
         if self._options.reload:
             self._reload()
         arms = self._options.arms
@@ -89,7 +98,7 @@ class PromptCatalog:
         for source in self._sources:
             for prompt in _read(source, self._folder):
                 if prompt.version in prompts:
-                    raise SettingsError(f"prompt '{prompt.name}' has version '{prompt.version}' twice")
+                    raise SettingsError(f"version '{prompt.version}' of prompt '{prompt.name}' is defined twice")
                 self._check_invocation(prompt)
                 prompts[prompt.version] = prompt
         if not prompts:
@@ -108,7 +117,7 @@ class PromptCatalog:
             raise SettingsError(f"{where}: {error}") from error
 
     def _files_stamp(self) -> tuple[tuple[int, int], ...]:
-        """What changes when a file does; empty while one is missing."""
+        """Return times and sizes of the files; empty while one of them is missing."""
         paths = [self._folder / path for path in map(_path, self._sources) if path is not None]
         try:
             return tuple((state.st_mtime_ns, state.st_size) for state in (path.stat() for path in paths))
@@ -116,7 +125,7 @@ class PromptCatalog:
             return ()
 
     def _reload(self) -> None:
-        """Take changed files over; a broken change is logged once and the last good one stays."""
+        """Load changed files. If they are broken, log it once and keep the previous version."""
         stamp = self._files_stamp()
         if stamp == self._stamp:
             return
@@ -124,7 +133,7 @@ class PromptCatalog:
         try:
             self._prompts = self._load()
         except SettingsError as error:
-            logger.error("prompt not reloaded, the last good one stays: %s", error)
+            logger.error("prompt not reloaded, the previous version stays in use: %s", error)
             return
         for prompt in self._prompts.values():
             moment = datetime.now(UTC).isoformat(timespec="seconds")
@@ -138,7 +147,7 @@ def _path(source: _Source) -> str | None:
 
 
 def _read(source: _Source, folder: Path) -> list[Prompt]:
-    """The prompts of one source: a file with one prompt or a list of them, the prompt itself, or a bare template."""
+    """Return the prompts of one source: a file with one prompt or a list, the prompt itself, or a bare template."""
     path = _path(source)
     where = "'parameters.extra.prompt'" if path is None else f"prompt file '{path}'"
     try:

@@ -1,4 +1,4 @@
-"""A prompt and a request's tensors to the messages that the LLM gets."""
+"""Fills a prompt with the tensors of a request."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,14 @@ from .render import HISTORY, LAST_USER_MESSAGE, MESSAGES, render
 
 
 def fill(prompt: Prompt, tensors: Tensors) -> list[Message]:
-    """The messages of `prompt`, filled from `tensors`.
+    """Return the messages of `prompt` for the LLM, filled from `tensors`.
 
-    `{history}` expands to the conversation, without the last user turn where the template itself renders that. A
-    prompt that names neither the conversation nor its last message doesn't read it. A Jinja prompt blocks for up to
-    `MAX_RENDER_SECONDS` a message: fill it in a worker thread.
+    `{history}` expands to the conversation, without the last user turn if the template renders that itself. Only a
+    prompt that uses the conversation reads it. A Jinja prompt blocks for up to `MAX_RENDER_SECONDS` per message, so
+    fill it in a worker thread.
 
     Raises:
-        InvalidInput: a placeholder's tensor or the conversation is missing, or they can't be read.
+        InvalidInput: the tensor of a placeholder or the conversation is missing or invalid.
     """
     conversation = _conversation(tensors) if prompt.reads_conversation else []
     values = _values(prompt, tensors, conversation)
@@ -40,7 +40,7 @@ def fill(prompt: Prompt, tensors: Tensors) -> list[Message]:
 
 
 def _conversation(tensors: Tensors) -> list[Message]:
-    """The conversation, empty without one. `content` or `type` without `role` are some placeholder's values."""
+    """Return the conversation, which may be empty. Without `role`, `content` and `type` are ordinary values."""
     return find_conversation(tensors if "role" in tensors else {k: v for k, v in tensors.items() if k == "history"})
 
 
@@ -61,14 +61,14 @@ def _values(prompt: Prompt, tensors: Tensors, conversation: Sequence[Message]) -
 
 
 def _values_for(message: PromptMessage, prompt: Prompt, values: Mapping[str, object]) -> Mapping[str, object]:
-    """The values for one message. Beside a transcript none of them can forge a line of it."""
+    """Return the values for one message. Beside a transcript, no value can forge a line of it."""
     if prompt.type == "jinja" or HISTORY not in prompt.names_in(message):
         return values
     return {name: value if name == HISTORY else _one_entry(str(value)) for name, value in values.items()}
 
 
 def _transcript_lines(message: Message) -> str:
-    """The entry of one message in a transcript: `role: text`."""
+    """Return the entry of one message in a transcript: `role: text`."""
     role = " ".join(message.role.split())
     return f"{role}: {_one_entry(message.text)}"
 
@@ -87,5 +87,5 @@ def _renders_turn(message: PromptMessage, prompt: Prompt) -> bool:
 
 
 def _attachments(turn: Sequence[Message]) -> tuple[Part, ...]:
-    """The images and other parts of the user's turn, which no text can render and which must not get lost."""
+    """Return the images and other parts of the user's turn, which a text template can't render."""
     return tuple(part for message in turn for part in message.parts if part.type != "text")

@@ -1,4 +1,4 @@
-"""Renders Jinja templates in a process of its own, which can be stopped.
+"""Renders Jinja templates in a separate process, which can be stopped.
 
 Template authors are trusted, the values of requests are not. A value may decide how often a loop runs or how long a
 text grows, and no thread can be interrupted inside such an operation. So `jinja_renderer` starts this file as a
@@ -19,7 +19,7 @@ from jinja2 import StrictUndefined, Template, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_MEMORY = 512 * 2**20
-"""Bytes of address space that the process may take."""
+"""Address space of the process, in bytes."""
 
 ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
 """Templates can neither reach Python's internals nor change a value."""
@@ -31,7 +31,7 @@ def _compiled(template: str) -> Template:
 
 
 def _rendered(template: str, values: Mapping[str, Any], most: int) -> dict[str, str]:
-    """The answer to one request: `text`, or `undefined` or `failed` with what went wrong."""
+    """Return the answer to one request: `text`, or the reason as `undefined` or `failed`."""
     try:
         text = _compiled(template).render(values)
     except UndefinedError as error:

@@ -1,4 +1,4 @@
-"""Jinja templates rendered within limits, by processes that are killed when they exceed one."""
+"""Renders Jinja templates within limits, in processes that are killed if they exceed one."""
 
 import json
 import queue
@@ -14,11 +14,11 @@ from typing import Any
 from ...errors import InvalidInput, RateLimited
 
 MAX_RENDER_SECONDS = 2.0
-"""Longest time to render one template."""
+"""Longest time to render one template, in seconds."""
 MAX_RENDERED_CHARACTERS = 4 * 2**20
 """Longest text of one rendered template, in characters."""
 MAX_PROCESSES = 4
-"""Templates that are rendered at the same time, in the whole process."""
+"""Templates that this server process renders at the same time."""
 
 _PROGRAM = Path(__file__).with_name("jinja_process.py")
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
@@ -34,7 +34,7 @@ class _RenderProcess:
         self.timed_out = False
 
     def ask(self, request: str, seconds: float) -> str | None:
-        """The answer to one line; None if the process ended first, by itself or at the time limit."""
+        """Return the answer to one line; None if the process ended first, by itself or at the time limit."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         timer = threading.Timer(seconds, self._stop)
@@ -64,9 +64,9 @@ class _RenderProcess:
 
 
 class JinjaRenderer:
-    """Renders templates in up to `MAX_PROCESSES` processes, which start when they are needed and stay.
+    """Renders templates in up to `MAX_PROCESSES` processes. A process starts on demand and is reused.
 
-    A process ends with this one: its input ends then.
+    The processes end with the server, since their input ends.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class JinjaRenderer:
         self._places = threading.BoundedSemaphore(MAX_PROCESSES)
 
     def render(self, template: str, values: Mapping[str, Any]) -> str:
-        """The template with `values` in place. Blocks; call it from a worker thread.
+        """Return the template with `values` inserted. Blocks, so call it from a worker thread.
 
         Raises:
             InvalidInput: a name without a value, or a template that fails or exceeds a limit on these values.
@@ -98,7 +98,7 @@ class JinjaRenderer:
         return answer["text"]
 
     def _ask(self, template: str, values: Mapping[str, Any]) -> dict[str, str] | None:
-        """The process's answer; None if it was stopped or died of this request."""
+        """Return the answer of a process; None if the process was stopped or died of this request."""
         request = json.dumps({"template": template, "values": values, "max_characters": MAX_RENDERED_CHARACTERS})
         while True:
             process, is_new = self._take()
@@ -115,7 +115,7 @@ class JinjaRenderer:
                 return None
 
     def _take(self) -> tuple[_RenderProcess, bool]:
-        """An idle process, or a new one."""
+        """Return an idle or a new process, and whether it is new."""
         try:
             return self._idle.get_nowait(), False
         except queue.Empty:
@@ -128,7 +128,7 @@ class JinjaRenderer:
 
 
 def missing_value(name: str) -> InvalidInput:
-    """The error of a placeholder without a value."""
+    """Return the error for a placeholder without a value."""
     return InvalidInput(f"the prompt's placeholder '{name}' has no value; expected a tensor for it")
 
 

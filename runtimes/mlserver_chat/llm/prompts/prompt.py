@@ -1,4 +1,4 @@
-"""A prompt: name, version, template, legend and invocation config, kept as a JSON file in git."""
+"""The format of a prompt, which is a JSON file in git."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ class PromptMessage(Settings):
     """One message of a template."""
 
     role: str
-    """`system`, `user`, `assistant`, …; `placeholder` with the content `{history}` stands for the conversation."""
+    """`system`, `user`, `assistant`, …; or `placeholder`, whose content `{history}` expands to the conversation."""
     content: str
-    """Text with `{placeholders}`, or a Jinja template when the prompt's `type` is `jinja`."""
+    """Text with `{placeholders}`, or a Jinja template if the prompt's `type` is `jinja`."""
 
 
 class LegendEntry(Settings):
-    """What a placeholder means and where its value comes from."""
+    """Meaning and source of a placeholder."""
 
     field: str | None = None
-    """Name of the tensor with the value; default: the placeholder's own name."""
+    """Name of the tensor with the value. Default: the name of the placeholder."""
     description: str = ""
-    """What the value is, for people."""
+    """Description for readers of the prompt."""
 
 
 def _no_legend() -> dict[str, LegendEntry]:
@@ -39,17 +39,17 @@ class Prompt(Settings):
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     name: str = Field(min_length=1)
-    """Name of the prompt; it travels with every answer."""
+    """Name of the prompt. Every answer carries it."""
     version: str = "1"
-    """Version of the prompt; it travels with every answer."""
+    """Version of the prompt. Every answer carries it."""
     description: str = ""
-    """What the prompt is for."""
+    """Purpose of the prompt."""
     labels: dict[str, str] = {}
     """Free labels, e.g. `{"task": "qa"}`."""
     type: Literal["plain", "jinja"] = "plain"
-    """`plain`: `{name}` is replaced in one pass. `jinja`: a sandboxed Jinja template."""
+    """`plain`: each `{name}` is replaced in one pass. `jinja`: sandboxed Jinja templates."""
     template: list[PromptMessage] = Field(min_length=1)
-    """The messages to send."""
+    """Messages to send."""
     legend: dict[str, LegendEntry] = Field(default_factory=_no_legend)
     """Meaning and source of the placeholders."""
     invocation_config: dict[str, Any] = {}
@@ -65,11 +65,11 @@ class Prompt(Settings):
         used = self.placeholders
         for name in self.legend:
             if name not in used:
-                raise ValueError(f"prompt '{self.name}': the legend names '{name}', which the template lacks")
+                raise ValueError(f"prompt '{self.name}': the legend names '{name}', which is not in the template")
         return self
 
     def names_in(self, message: PromptMessage) -> frozenset[str]:
-        """The names that one message of the template uses.
+        """Return the names that one message of the template uses.
 
         Raises:
             ValueError: a Jinja template that doesn't parse.
@@ -78,12 +78,12 @@ class Prompt(Settings):
 
     @cached_property
     def placeholders(self) -> frozenset[str]:
-        """All names that the template uses, `history` and `last_user_message` among them."""
+        """All names that the template uses, including `history` and `last_user_message`."""
         return frozenset[str]().union(*(self.names_in(message) for message in self.template))
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        """The tensor behind each placeholder that takes a tensor."""
+        """Tensor of each placeholder that takes one."""
         return {
             name: (self.legend[name].field if name in self.legend else None) or name
             for name in sorted(self.placeholders - self.tokens.keys() - self._conversation_names)
@@ -91,26 +91,26 @@ class Prompt(Settings):
 
     @cached_property
     def reads_conversation(self) -> bool:
-        """Whether the template uses the conversation or a part of it."""
+        """Whether the template uses the conversation or its last message."""
         has_placeholder = any(message.role == "placeholder" for message in self.template)
         return has_placeholder or not self.placeholders.isdisjoint(self._conversation_names)
 
     @property
     def _conversation_names(self) -> frozenset[str]:
-        """Names that stand for the conversation and not for a tensor."""
+        """Names that stand for the conversation instead of a tensor."""
         return frozenset((HISTORY, LAST_USER_MESSAGE, *([MESSAGES] if self.type == "jinja" else [])))
 
     @property
     def renders_last_user_message(self) -> bool:
-        """Whether the template itself holds the user's turn."""
+        """Whether the template renders the user's last message itself."""
         return LAST_USER_MESSAGE in self.placeholders
 
     def hash(self, llm: str) -> str:
-        """Identity of LLM + template + invocation config: 16 hex digits of a SHA-256."""
+        """Return the identity of LLM, template and invocation config: 16 hex digits of a SHA-256."""
         identity = {"llm": llm, **self.definition}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode("utf-8")).hexdigest()[:16]
 
     @cached_property
     def definition(self) -> dict[str, Any]:
-        """What an answer depends on, besides the LLM."""
+        """Everything but the LLM that decides an answer."""
         return self.model_dump(include={"type", "template", "tokens", "invocation_config"})

@@ -1,4 +1,4 @@
-"""The template languages: a plain one-pass replacement, and Jinja in an immutable sandbox with limits."""
+"""Template languages: plain replacement, and Jinja in an immutable sandbox with limits."""
 
 import atexit
 import re
@@ -25,7 +25,7 @@ atexit.register(_RENDERER.close)
 
 @lru_cache(maxsize=1024)
 def placeholders(template: str, kind: TemplateType) -> frozenset[str]:
-    """The names a template uses.
+    """Return the names that a template uses.
 
     Raises:
         ValueError: a Jinja template that doesn't parse.
@@ -42,7 +42,7 @@ def placeholders(template: str, kind: TemplateType) -> frozenset[str]:
 
 
 def render(template: str, kind: TemplateType, values: Mapping[str, object]) -> str:
-    """The template with `values` in place. A value that itself holds `{other}` or `{{ other }}` stays literal.
+    """Return the template with `values` inserted. A value that contains `{other}` or `{{ other }}` stays literal.
 
     A Jinja template blocks: render it in a worker thread.
 
