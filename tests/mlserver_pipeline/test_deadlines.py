@@ -65,6 +65,18 @@ async def test_step_timeout_bounds_a_stream_as_a_whole(lab: MakeLab) -> None:
             pass
 
 
+async def test_chunks_carry_no_deadline(lab: MakeLab) -> None:
+    async def once(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
+        yield message(Tensor("content", "BYTES", (1, 1), [b"hi"], {})), {}
+
+    it = lab({}, "steps: [{name: talk}]\noutput: {steps: [talk]}")
+    stream = Runner(it.engine, streaming=Streaming({"p": frozenset({"talk"})}, once))
+    headers = {DEADLINE_HEADER: "5000", "x-color": "red"}
+    parts = [part async for part in stream.stream("p", message(ints("i", 1)), headers)]
+    assert len(parts) == 2 and parts[0].headers == {"x-color": "red"}
+    assert DEADLINE_HEADER not in parts[1].headers
+
+
 async def test_streamed_answer_is_bounded_in_bytes(lab: MakeLab) -> None:
     async def endless(step: str, sent: StepMessage, headers: Mapping[str, str]) -> AsyncIterator[Chunk]:
         while True:

@@ -94,7 +94,7 @@ class Runner:
         run.outcome.add_done_callback(lambda _: feed.end())
         try:
             async for chunk in feed.chunks():
-                yield Answer(chunk, headers)
+                yield Answer(chunk, _passed_on(headers))
             yield self._answer(run, headers)
         finally:
             if not run.outcome.done():
@@ -105,9 +105,7 @@ class Runner:
         await self._engine.aclose()
 
     def _start(self, pipeline: str, message: StepMessage, headers: Mapping[str, str], call: Call | None = None) -> Run:
-        # The run has the deadline, and tells each step how much of it is left.
-        sent = {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
-        return self._engine.start(pipeline, message, sent, headers.get(IDENTITY, ""), call)
+        return self._engine.start(pipeline, message, _passed_on(headers), headers.get(IDENTITY, ""), call)
 
     def _answer(self, run: Run, headers: Mapping[str, str]) -> Answer:
         outcome = run.outcome.result()
@@ -122,6 +120,11 @@ class Runner:
         rows = [row.encode("utf-8") for row in trace_rows(run.traces, self._trace_values)]
         trace = Tensor("trace", "BYTES", (len(rows), 1), rows, {"content_type": "str"})
         return Answer(outcome.message._replace(tensors=(*outcome.message.tensors, trace)), outcome.headers)
+
+
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that follow every message. The run itself tells each step how much time is left."""
+    return {name: value for name, value in headers.items() if name not in (TRACE, DEADLINE_HEADER)}
 
 
 async def _outcome_for(caller: Caller | None, run: Run) -> None:
