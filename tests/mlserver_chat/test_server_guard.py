@@ -1,11 +1,15 @@
 """The guard in front of MLServer, on a real server: bodies, slow clients, gRPC messages, clients that hang up."""
 
+import asyncio
 import gzip
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 
 import grpc
 import httpx2
@@ -13,6 +17,7 @@ import pytest
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
+from mlserver_chat.server.idle import close_idle_connections
 from support import Server, text
 
 LIMIT = 100_000
@@ -117,6 +122,45 @@ def test_a_slow_body_ends(server: Server) -> None:
         answer = answer_of(connected)
     assert answer.startswith("HTTP/1.1 408")
     assert "did not arrive within 1 s" in answer
+
+
+REQUEST = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v2 HTTP/1.1\r\nHost: x\r\nX-A", REQUEST + REQUEST[:30]])
+def test_a_connection_without_a_whole_request_ends(server: Server, sent: bytes) -> None:
+    with connection(server) as connected:
+        connected.sendall(sent)
+        answered = answer_of(connected)
+    assert answered.count("HTTP/1.1 200") == sent.count(REQUEST)
+
+
+def test_a_connection_in_use_stays_open(server: Server) -> None:
+    with connection(server) as connected:
+        for _ in range(6):
+            connected.sendall(REQUEST)
+            assert connected.recv(65536).startswith(b"HTTP/1.1 200")
+            time.sleep(0.3)
+
+
+@dataclass(eq=False)
+class Connection:
+    cycle: SimpleNamespace
+    transport: SimpleNamespace
+
+
+async def test_a_connection_that_waits_for_its_answer_stays_open() -> None:
+    closed: list[str] = []
+    connections = [
+        Connection(
+            SimpleNamespace(response_complete=name == "idle"), SimpleNamespace(close=partial(closed.append, name))
+        )
+        for name in ("idle", "busy")
+    ]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await close_idle_connections(lambda: connections, 0.02)
+    assert set(closed) == {"idle"}
 
 
 def test_a_body_that_breaks_off_leaves_the_server_alone(server: Server) -> None:

@@ -68,6 +68,12 @@ def rest_app_of(server: MLServer) -> FastAPI:
     return server._rest_server._app  # pyright: ignore[reportPrivateUsage]
 
 
+def rest_connections_of(server: MLServer) -> list[Any]:
+    """The open HTTP connections, as uvicorn keeps them; none before the REST server starts."""
+    uvicorn_server = getattr(server._rest_server, "_server", None)  # pyright: ignore[reportPrivateUsage]
+    return list(uvicorn_server.server_state.connections) if uvicorn_server is not None else []
+
+
 def rest_router_of(server: MLServer) -> APIRouter:
     """The routes of the REST server."""
     return rest_app_of(server).router

@@ -1,13 +1,17 @@
 """Puts the guard in front of a running MLServer."""
 
+import asyncio
+
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from mlserver import MLServer
 from starlette.responses import JSONResponse
 
-from ..calls.siblings import guard_grpc_messages, rest_app_of
+from ..calls.siblings import guard_grpc_messages, rest_app_of, rest_connections_of
 from ..errors import RateLimited
+from ..limits import server_limits
 from .grpc_guard import check_message
+from .idle import close_idle_connections
 from .rest_guard import RestGuard, retry_after_headers
 from .v2_json import validation_errors
 
@@ -24,6 +28,9 @@ def install_guard(server: MLServer) -> None:
     app.add_exception_handler(RequestValidationError, validation_errors)
     app.middleware_stack = RestGuard(app.build_middleware_stack())
     guard_grpc_messages(check_message)
+    sweeping = close_idle_connections(lambda: rest_connections_of(server), server_limits().request_timeout)
+    # The application keeps the task alive.
+    app.state.mlserver_llm_sweeper = asyncio.create_task(sweeping)
 
 
 async def _rate_limited(_: Request, error: Exception) -> JSONResponse:
