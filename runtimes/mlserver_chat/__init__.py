@@ -1,6 +1,6 @@
-"""The shared vocabulary of the suite: messages, tensors, prompts, settings, errors and the seams.
+"""Shared types of the suite: messages, tensors, prompts, settings, errors and the seams.
 
-It knows no runtime and needs no torch, no database driver and no LLM client.
+This package imports no runtime, no torch, no database driver and no LLM client.
 """
 
 from .calls.client import BoundModel, RemoteClient, SameProcessClient, bind_llm, request_on_behalf

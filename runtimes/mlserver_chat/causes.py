@@ -21,7 +21,7 @@ def cause_chain(error: BaseException) -> str:
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """The exception that led to `error`, as Python's own tracebacks would show it."""
+    """Return the exception that led to `error`, as a Python traceback would show it."""
     if error.__cause__ is not None or error.__suppress_context__:
         return error.__cause__
     return error.__context__

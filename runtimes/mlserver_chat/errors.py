@@ -1,23 +1,23 @@
-"""The error tree of the suite: every seam raises only these.
+"""The error tree of the suite. Every seam raises only these errors.
 
 ```
 MLServerError
-  ChatError                   abstract; fixes the HTTP status of each leaf
-  + InvalidInput       422    bad or refused input: names the tensor or key, what was expected, what came
-  | - SettingsError    422    the same for settings, prompts and manifests; raised while a model loads
-  + RequestTooLarge    413    the body of a request is over the server's limit; RESOURCE_EXHAUSTED over gRPC
-  + RequestTimeout     408    the body of a request didn't come in time
+  ChatError                   abstract; each subclass fixes its HTTP status
+  + InvalidInput       422    wrong or refused input; the sentence names the tensor or key and the expected value
+  | - SettingsError    422    wrong settings, prompt or manifest; raised while a model loads
+  + RequestTooLarge    413    the request's body exceeds the server's limit; RESOURCE_EXHAUSTED over gRPC
+  + RequestTimeout     408    the request's body did not arrive in time
   + Conflict           409    another server reported a conflict; no store of this suite raises it
-  + RateLimited        429    over a limit, ours or the upstream's
-  + UpstreamFailed     424    the upstream failed or timed out after the request was sent
-  | - CallerLeft       424    the caller hung up, so the work for it was cancelled
-  + NotReachable       503    nothing was sent, or a store can't be reached
-  + Stalled            504    a pipeline's branch can't fire any more
-  + InternalError      500    a bug; the text is fixed and says nothing about the cause
+  + RateLimited        429    a limit of this server or of the upstream is exceeded
+  + UpstreamFailed     424    the upstream failed or timed out after the request had been sent
+  | - CallerLeft       424    the caller hung up, so its work was cancelled
+  + NotReachable       503    nothing was sent, or the store can't be reached
+  + Stalled            504    a pipeline can't produce its output any more
+  + InternalError      500    a bug; the fixed text says nothing about the cause
 ```
 
-Never 400 or 404, which Core 2's agent answers by sending the request again; never a 5xx after money was spent.
-Over gRPC MLServer turns every status but 422 and 500 into UNKNOWN, so those sentences begin with their kind.
+No error uses 400 or 404, because Core 2's agent then sends the request again. None uses a 5xx after money was spent,
+because Envoy sends it again. Over gRPC, MLServer turns most statuses into UNKNOWN, so a sentence begins with its kind.
 """
 
 from http import HTTPStatus
@@ -31,11 +31,15 @@ MAX_SENTENCE = 1000
 
 
 class ChatError(MLServerError):
-    """Base of all errors of the suite; `str(error)` is one sentence for the caller."""
+    """Base class of all errors of the suite.
+
+    Args:
+        sentence: one sentence for the caller; `str(error)` returns it.
+    """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
     kind: ClassVar[str] = ""
-    """What the sentence begins with, so that a gRPC client can tell kinds apart."""
+    """Prefix of the sentence, by which a gRPC client tells errors apart."""
 
     def __init__(self, sentence: str):
         prefix = f"{self.kind}: " if self.kind and not sentence.startswith(f"{self.kind}: ") else ""
@@ -43,20 +47,20 @@ class ChatError(MLServerError):
 
 
 class InvalidInput(ChatError):
-    """Bad or refused input. Nothing was changed and nothing was sent."""
+    """Wrong or refused input. Nothing was changed and nothing was sent."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class SettingsError(InvalidInput):
-    """A settings file, prompt or manifest that can't be used. Loading the model fails."""
+    """A settings file, prompt or manifest is wrong, so the model doesn't load."""
 
 
 class RequestTooLarge(ChatError):
-    """A request's body is over the server's limit, packed or unpacked. It was not read.
+    """A request's body exceeds the server's limit, before or after decompression. It was not parsed.
 
     Args:
-        most: the limit, in bytes.
+        most: the limit in bytes.
     """
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -70,7 +74,7 @@ class RequestTimeout(ChatError):
     """A request's body did not arrive in time.
 
     Args:
-        seconds: the limit.
+        seconds: the time limit.
     """
 
     status = HTTPStatus.REQUEST_TIMEOUT
@@ -92,11 +96,11 @@ class Conflict(ChatError):
 
 
 class RateLimited(ChatError):
-    """Over a limit, ours or the upstream's; the caller may try later.
+    """A limit of this server or of the upstream is exceeded. A later attempt may succeed.
 
     Args:
-        sentence: what was exceeded.
-        retry_after: seconds after which trying again may succeed; it is added to the sentence.
+        sentence: names the limit.
+        retry_after: seconds to wait before the next attempt; the sentence ends with them.
     """
 
     status = HTTPStatus.TOO_MANY_REQUESTS
@@ -109,14 +113,14 @@ class RateLimited(ChatError):
 
 
 class UpstreamFailed(ChatError):
-    """The upstream failed or timed out after the request had been sent: trying again may cost again."""
+    """The upstream failed or timed out after the request had been sent, so a retry may cost money again."""
 
     status = HTTPStatus.FAILED_DEPENDENCY
     kind = "upstream failed"
 
 
 class CallerLeft(UpstreamFailed):
-    """The caller hung up, so the work for it was cancelled. A pipeline shows it as the step's error `Canceled`."""
+    """The caller hung up, so its work was cancelled. A pipeline reports it as the step's error `Canceled`."""
 
     kind = "canceled"
 
@@ -125,21 +129,21 @@ class CallerLeft(UpstreamFailed):
 
 
 class NotReachable(ChatError):
-    """Nothing was sent, or a store can't be reached: trying again is safe."""
+    """Nothing was sent, or the store can't be reached, so a retry is safe."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     kind = "not reachable"
 
 
 class Stalled(ChatError):
-    """A pipeline has nothing in flight and still no output."""
+    """A pipeline has no running step and no output."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     kind = "stalled"
 
 
 class InternalError(ChatError):
-    """A bug. The text is fixed, because the cause may hold secrets or message text."""
+    """A bug. The text is fixed, because the cause may hold secrets or messages."""
 
     kind = "internal error"
 
@@ -153,19 +157,20 @@ _BY_STATUS: dict[int, type[ChatError]] = {
 
 
 def from_status(status: int, sentence: str) -> ChatError:
-    """The error another V2 server reported, as one of ours.
+    """Return the error for a status and a sentence that another V2 server reported.
 
-    A status outside the tree means that the other side failed in a way we can't judge: `UpstreamFailed`.
+    Returns:
+        `UpstreamFailed` for a status that the tree lacks.
     """
     return _BY_STATUS.get(status, UpstreamFailed)(shortened(sentence))
 
 
 def shortened(sentence: str) -> str:
-    """A sentence of another server, cut to `MAX_SENTENCE` characters."""
+    """Cut a sentence of another server to `MAX_SENTENCE` characters."""
     return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[: MAX_SENTENCE - 1]}…"
 
 
 def reason_of(details: ErrorDetails) -> str:
-    """What pydantic says about one wrong value, to stand behind the name of its key."""
+    """Return pydantic's message about one wrong value, worded to follow the name of its key."""
     message = details["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

@@ -1,10 +1,10 @@
-"""The seams: small protocols behind which a backend, a store or a scorer may be swapped.
+"""Protocols for the parts that a user may replace: backends, scorers and model clients.
 
-Each has a test double that ships: `FakeBackend`, `FakeScorer` and `FakeModelClient` in `mlserver_chat.testing`,
-`InMemoryStore` in `mlserver_memory`. All raise only the tree in `errors.py`. The fourth seam, `MemoryStore`, is in
-`stores.py` with its types.
+`mlserver_chat.testing` has a test double of each: `FakeBackend`, `FakeScorer` and `FakeModelClient`. All methods raise
+only the errors of `errors.py`. The fourth protocol, `MemoryStore`, is in `stores.py`, and its double is `InMemoryStore`
+in `mlserver_memory`.
 
-A method of a `ChatBackend`, `ChoiceBackend` or `Scorer` may also take the keyword `request`. It gets the
+A method of a `ChatBackend`, `ChoiceBackend` or `Scorer` may also take the keyword `request`. It then receives the
 `InferenceRequest` that is being answered: `async def complete(self, messages, params, *, request=None)`.
 """
 
@@ -16,58 +16,58 @@ from mlserver.types import InferenceRequest, InferenceResponse
 from .messages.types import Completion, CompletionChunk, Message
 
 Params = Mapping[str, Any]
-"""Generation options under OpenAI's names (`max_tokens`, `temperature`, `tools`, …). A backend ignores none silently:
-what it can't do is `InvalidInput`."""
+"""Generation options under OpenAI's names (`max_tokens`, `temperature`, `tools`, …). A backend raises `InvalidInput`
+for an option that it doesn't support."""
 
 
 class ChatBackend(Protocol):
-    """Turns a conversation into an answer."""
+    """Answers conversations."""
 
     async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
-        """The whole answer."""
+        """Return the whole answer."""
         ...
 
     def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
-        """The answer as it comes. Closing the iterator stops the work behind it."""
+        """Yield the answer piece by piece. Closing the iterator stops the generation."""
         ...
 
     async def aclose(self) -> None:
-        """Give back connections, threads and memory. Called once."""
+        """Release connections, threads and memory. Called once."""
         ...
 
 
 @runtime_checkable
 class ChoiceBackend(Protocol):
-    """What a `ChatBackend` may do besides: say how likely it would give each of some answers."""
+    """Optional part of a `ChatBackend`: rates given answers by their probability."""
 
     async def score(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:
-        """The log-probability (natural logarithm, ≤ 0) of each choice as the whole answer, in the given order."""
+        """Return the natural log-probability of each choice as the whole answer, in the order of `choices`."""
         ...
 
 
 class Scorer(Protocol):
-    """Turns a conversation into probabilities over labels."""
+    """Rates labels for a conversation."""
 
     async def score(self, messages: Sequence[Message], labels: Sequence[str]) -> list[float]:
-        """One probability a label, in the given order, summing to 1."""
+        """Return one probability for each label, in the order of `labels`. They sum to 1."""
         ...
 
     async def aclose(self) -> None:
-        """Give back what the scorer holds. Called once."""
+        """Release the scorer's resources. Called once."""
         ...
 
 
 class ModelClient(Protocol):
-    """Calls another V2 model: in this process, or on a server."""
+    """Calls other V2 models, in this process or on a server."""
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
-        """The model's response. `request.parameters.headers` become the headers of the call."""
+        """Return the model's response. `request.parameters.headers` are sent as the headers of the call."""
         ...
 
     def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's streamed responses. Closing the iterator ends the call."""
+        """Yield the model's responses as they arrive. Closing the iterator ends the call."""
         ...
 
     async def aclose(self) -> None:
-        """Give back connections. Called once."""
+        """Close connections. Called once."""
         ...

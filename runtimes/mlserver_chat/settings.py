@@ -1,8 +1,8 @@
-"""Settings: everything lives under `parameters.extra`, because Core 2's agent drops every other custom key.
+"""Settings of models. They stand under `parameters.extra`, because Core 2's agent drops every other custom key.
 
-Values may arrive as flat strings (`Model.spec.parameters`): "50", "true" and JSON strings are coerced, dotted names
-(`config.window_size`) merge into nested settings. An unknown key is an error that names it and the nearest right one.
-What the file lacks, the environment fills, under the `env_prefix` of the settings class.
+Core 2 may deliver values as flat strings (`Model.spec.parameters`). So "50", "true" and JSON strings are converted, and
+dotted names such as `config.window_size` merge into nested settings. An unknown key is an error that names the key and
+the most similar known one. Environment variables with the class's `env_prefix` fill in keys that the file lacks.
 """
 
 import difflib
@@ -31,7 +31,7 @@ from .errors import SettingsError, reason_of
 from .files import UnreadableFile, parse_json, read_text
 
 DATA_VARIABLE = "MLSERVER_LLM_DATA"
-"""Environment variable with the folder against which relative store paths resolve; default: the working directory."""
+"""Environment variable with the base folder of relative store paths. Default: the working directory."""
 
 
 _ABSENT: ContextVar[list[str] | None] = ContextVar("absent", default=None)
@@ -39,8 +39,11 @@ _ABSENT: ContextVar[list[str] | None] = ContextVar("absent", default=None)
 
 @contextmanager
 def secrets_may_be_absent() -> Generator[list[str]]:
-    """While the block runs, a reference to a secret that is not here stands for itself, and is added to the list that
-    the block gets: settings can be checked on a machine that holds none of their secrets."""
+    """Accept references to secrets that this machine lacks, so that settings can be checked without their secrets.
+
+    Yields:
+        The list of such references. Each takes the place of its secret.
+    """
     absent: list[str] = []
     token = _ABSENT.set(absent)
     try:
@@ -50,20 +53,20 @@ def secrets_may_be_absent() -> Generator[list[str]]:
 
 
 def resolve_secret(value: object) -> object:
-    """The secret behind a reference: `env:NAME` or `file:/path`. Anything else stands for itself."""
+    """Return the secret behind a reference, `env:NAME` or `file:/path`, and any other value unchanged."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
         return value
     if text.startswith("env:"):
         name = text.removeprefix("env:")
         if name not in os.environ:
-            return _absent(text, f"the environment variable {name} that it refers to is not set")
+            return _absent(text, f"it refers to the environment variable {name}, which is not set")
         return os.environ[name]
     if text.startswith("file:"):
         try:
             return read_text(Path(text.removeprefix("file:"))).strip()
         except UnreadableFile as error:
-            return _absent(text, f"the file that it refers to {error}")
+            return _absent(text, f"it refers to a file that {error}")
     return value
 
 
@@ -76,7 +79,7 @@ def _absent(reference: str, sentence: str) -> str:
 
 
 Secret = Annotated[SecretStr, BeforeValidator(resolve_secret)]
-"""A secret: `env:NAME`, `file:/path`, or the secret itself. It never shows in a repr, a log or an error."""
+"""A secret: `env:NAME`, `file:/path`, or the secret itself. No repr, log or error shows it."""
 
 
 def _resolve_all(value: Any) -> Any:
@@ -88,18 +91,18 @@ def _resolve_all(value: Any) -> Any:
 
 
 Options = Annotated[dict[str, Any], AfterValidator(_resolve_all), Field(repr=False)]
-"""Options that a library takes, not shown in a repr: a text anywhere in them may refer to a secret, as `Secret` may."""
+"""Options for a library. Texts in them may refer to secrets as `Secret` does, so no repr shows the options."""
 
 
 class Settings(BaseModel):
-    """Base of every settings class: coercing, documented by attribute docstrings, closed to unknown keys."""
+    """Base class of settings. Converts strings, refuses unknown keys, and describes fields by their docstrings."""
 
     model_config = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, protected_namespaces=()
     )
 
     env_prefix: ClassVar[str] = ""
-    """Environment variables of this prefix and a field's upper-case name fill fields that the file lacks."""
+    """Prefix of the environment variables that fill in fields. The field's upper-case name follows it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -124,7 +127,7 @@ def _is_text(annotation: object) -> bool:
 
 
 def _from_json(value: object) -> object:
-    """A JSON list or object that arrived as a string."""
+    """Parse a JSON list or object that arrived as a string, and return any other value unchanged."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
             return parse_json(value)
@@ -134,25 +137,25 @@ def _from_json(value: object) -> object:
 
 
 class SiblingSettings(Settings):
-    """How a runtime finds another model that it calls."""
+    """Settings of a runtime that calls an LLM."""
 
     llm: str | None = None
-    """Name of the LLM to call, a model of the same server. On Core 2 the Model's `spec.llm.modelRef` wins over it."""
+    """Name of the LLM to call, a model of this server. On Core 2, the Model's `spec.llm.modelRef` takes precedence."""
     llm_uri: str | None = None
-    """URL of the LLM to call, any V2 server: `http://host:8080/v2/models/<name>/infer`, or its base URL when `llm`
-    names the model."""
+    """URL of the LLM to call on any V2 server: `http://host:8080/v2/models/<name>/infer`, or the server's base URL if
+    `llm` names the model."""
     infer_uri: str | None = None
-    """Written by Core 2's agent from `spec.llm`; wins over `llm` and `llm_uri`."""
+    """Set by Core 2's agent from `spec.llm`. Takes precedence over `llm` and `llm_uri`."""
     ssl_verify_path: str | None = None
-    """CA file for `https` URLs; written by Core 2's agent when TLS is on."""
+    """CA file for `https` URLs. Set by Core 2's agent if TLS is on."""
     load_timeout: float = Field(default=60.0, gt=0)
-    """Seconds to wait while loading for the model named by `llm`."""
+    """Seconds to wait for the model `llm` while loading."""
     timeout: float = Field(default=120.0, gt=0)
-    """Seconds to wait for an answer of the LLM."""
+    """Seconds for a whole answer of the LLM; in a stream, for each piece."""
 
     @property
     def calls_llm(self) -> bool:
-        """Whether these settings need an LLM at all."""
+        """Whether these settings need an LLM."""
         return True
 
 
@@ -160,7 +163,10 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def merge_dotted(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"config": {"a": 1}, "config.b": "2"}` as `{"config": {"a": 1, "b": "2"}}`; the dotted value wins."""
+    """Merge dotted names into nested settings. A dotted name takes precedence.
+
+    `{"config": {"a": 1}, "config.b": "2"}` becomes `{"config": {"a": 1, "b": "2"}}`.
+    """
     merged: dict[str, Any] = {}
     for key, value in sorted(extra.items(), key=lambda item: item[0].count(".")):
         *path, last = key.split(".")
@@ -174,10 +180,11 @@ def merge_dotted(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_settings(settings_class: type[SettingsT], model_settings: ModelSettings) -> SettingsT:
-    """The runtime's settings out of `parameters.extra` and the environment.
+    """Read the settings of a runtime from `parameters.extra` and the environment.
 
     Raises:
-        SettingsError: unknown key, wrong value, missing key; the sentence names the model and the key, not the value.
+        SettingsError: a key is unknown or missing, or its value is wrong. The sentence names the model and the key, and
+            never the value.
     """
     try:
         return settings_class.model_validate(_extra(model_settings))
@@ -187,7 +194,7 @@ def load_settings(settings_class: type[SettingsT], model_settings: ModelSettings
 
 
 def settings_faults(settings_class: type[Settings], model_settings: ModelSettings) -> list[tuple[str, str]]:
-    """All that `load_settings` would refuse, not only the first: the key, and a sentence that names it."""
+    """Return all faults for which `load_settings` would raise: the key, and a sentence that names it."""
     try:
         settings_class.model_validate(_extra(model_settings))
     except ValidationError as error:
@@ -218,7 +225,7 @@ def _fault(known: list[str], error: ErrorDetails) -> tuple[str, str]:
 
 
 def _is_key(part: int | str) -> bool:
-    """False for the names of union members, which pydantic adds to the path (`FileSysSettings`, `function-wrap[…]`)."""
+    """Whether a part of pydantic's path is a key, and not a union's member (`FileSysSettings`, `function-wrap[…]`)."""
     return not isinstance(part, str) or bool(re.fullmatch(r"[a-z0-9_.-]+", part))
 
 
@@ -237,7 +244,8 @@ def _model_classes(annotation: Any) -> list[type[BaseModel]]:
 
 
 def settings_folder(model_settings: ModelSettings) -> Path:
-    """The folder of `model-settings.json`, read-only on Core 2: prompts, weights and manifests resolve against it."""
+    """Return the folder of `model-settings.json`, the base folder of prompts, weights and manifests. Core 2 mounts it
+    read-only."""
     source = getattr(model_settings, "_source", None)
     if source:
         return Path(source).resolve().parent
@@ -246,5 +254,5 @@ def settings_folder(model_settings: ModelSettings) -> Path:
 
 
 def data_folder() -> Path:
-    """The folder against which relative store paths resolve."""
+    """Return the base folder of relative store paths."""
     return Path(os.environ.get(DATA_VARIABLE) or Path.cwd()).resolve()

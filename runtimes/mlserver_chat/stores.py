@@ -1,4 +1,4 @@
-"""The seam under conversational memory: a `MemoryStore` keeps conversations, each an ordered list of messages."""
+"""The protocol of stores for conversations, and its types."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,40 +9,40 @@ from .messages.types import Message
 from .requests.identity import AppendKey
 
 SYSTEM_ROLES = ("system", "developer")
-"""Roles of a system message; OpenAI's newer models call it `developer`."""
+"""Roles of system messages. Newer models of OpenAI use `developer`."""
 
 _ROLE_AT = len('{"role": "')
 
 
-# A window is made of many: a tuple is made in half a frozen dataclass's time.
+# A window holds many messages, and a tuple takes half the time of a frozen dataclass to create.
 class StoredMessage(NamedTuple):
-    """A message as a store keeps it."""
+    """A stored message."""
 
     sequence: int
-    """Position in the conversation as the store assigned it, ascending from 1 without gaps; pruning leaves gaps."""
+    """Position in the conversation, assigned by the store: 1, 2, 3, and so on. Pruning leaves gaps."""
     record: str
-    """The message exactly as `Message.to_history` writes it: one element of the `history` tensor."""
+    """The message as `Message.to_history` writes it, which is one element of the `history` tensor."""
     created: float
-    """When it was stored, seconds since the epoch. Never used for order."""
+    """Time of storage, in seconds since the epoch. It never decides the order."""
     provenance: Mapping[str, str] = MappingProxyType({})
-    """What produced it: `prompt`, `prompt_version`, `prompt_hash`, `model`, where they arrived with the message; and
-    `finish_reason` where it was not `stop`, e.g. `cut`."""
+    """Origin of the message: `prompt`, `prompt_version`, `prompt_hash` and `model`, if they arrived with it, and
+    `finish_reason` unless it was `stop`."""
 
     @property
     def role(self) -> str:
-        """The message's role, without parsing the rest."""
+        """The message's role, read without parsing the rest of the record."""
         role = self.record[_ROLE_AT : self.record.index('"', _ROLE_AT)]
         return self.message.role if "\\" in role else role
 
     @property
     def message(self) -> Message:
-        """The message itself."""
+        """The parsed message."""
         return Message.from_history(self.record, f"stored message {self.sequence}")
 
 
 @dataclass(frozen=True)
 class Window:
-    """The newest messages of a conversation, as a store returns them; `mlserver_memory.window` trims them."""
+    """The newest messages of a conversation as a store returns them. `mlserver_memory.window` trims them."""
 
     messages: Sequence[StoredMessage] = ()
     """Oldest first."""
@@ -52,42 +52,47 @@ class Window:
 
 @dataclass(frozen=True)
 class ConversationInfo:
-    """One row of a store's list."""
+    """Summary of one conversation."""
 
     memory_id: str
     messages: int
     updated: float
-    """When the newest message was stored, seconds since the epoch."""
+    """Time at which the newest message was stored, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
 class StoreStats:
-    """What a store holds, and whether it can be reached."""
+    """Size and state of a store."""
 
     conversations: int
     messages: int
     reachable: bool = True
     detail: str = ""
-    """What an operator should know: why it can't be reached, records found damaged."""
+    """Note for the operator, such as why the store can't be reached or how many records are damaged."""
 
 
 class MemoryStore(Protocol):
-    """Keeps conversations. An `append` that returned is never lost, never doubled and never reordered.
+    """Stores conversations, each an ordered list of messages.
 
-    Every verb acts in one namespace, by default "". Raises only `NotReachable` (the store can't be reached; trying
-    again is safe), `InvalidInput` (the store can't hold this text) and `InternalError`.
+    Once `append` has returned, its messages are never lost, doubled or reordered. All methods act in one namespace,
+    "" by default.
+
+    Raises:
+        NotReachable: the store can't be reached; a retry is safe.
+        InvalidInput: the store can't hold this text.
+        InternalError: a bug.
     """
 
     def scope(self, namespace: str) -> "MemoryStore":
-        """The same store seen from another namespace; it shares connections and files, and is not closed."""
+        """Return this store for another namespace. It shares connections and files, and must not be closed."""
         ...
 
     def namespaces(self) -> AsyncIterator[str]:
-        """All namespaces that hold a conversation, whichever this one is."""
+        """Yield all namespaces that hold a conversation."""
         ...
 
     async def open(self) -> None:
-        """Reach the store, create or upgrade its schema. Idempotent; the other verbs do it where it is still due."""
+        """Connect, and create or upgrade the schema. Idempotent. The other methods do it on their first use."""
         ...
 
     async def append(
@@ -98,32 +103,38 @@ class MemoryStore(Protocol):
         provenance: Mapping[str, str] | None = None,
         created: float | None = None,
     ) -> Window:
-        """Append all `messages` (at least one) or none, and return the newest `size` (at least 1) up to and including
-        them.
+        """Append all messages or none, and return the window that ends with them.
 
-        `created` is when they were first stored, seconds since the epoch, where that is known from elsewhere (an
-        import); not before the newest message. Default: now.
+        A second call with the same key appends nothing. It returns the window that ends with the messages stored by the
+        first call, without those that were pruned since. After `delete` that window is empty.
 
-        The same key again appends nothing and returns the window that ends at the messages stored the first time:
-        what is left of it after pruning, empty after `delete`.
+        Args:
+            key: identifies this append.
+            messages: at least one.
+            size: number of messages in the window, at least 1.
+            provenance: origin of the messages; see `StoredMessage.provenance`.
+            created: time of storage in seconds since the epoch, for imported messages. It must not lie before the
+                newest message. Default: now.
         """
         ...
 
     async def window(self, memory_id: str, size: int) -> Window:
-        """The newest `size` messages; empty for an unknown conversation. Where pruning has left a gap behind an old
-        system message, a store may count the gap."""
+        """Return the newest `size` messages, none for an unknown conversation.
+
+        A store may count the messages that pruning removed between an old system message and the next one.
+        """
         ...
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
-        """Up to `limit` messages whose sequence is over `after`, oldest first."""
+        """Return up to `limit` messages with a sequence greater than `after`, oldest first."""
         ...
 
     def conversations(self) -> AsyncIterator[ConversationInfo]:
-        """All conversations that hold a message, in an order that the store chooses."""
+        """Yield all conversations that hold a message, in any order."""
         ...
 
     async def delete(self, memory_id: str) -> int:
-        """Remove a conversation; returns how many messages it had."""
+        """Remove a conversation, and return the number of its messages."""
         ...
 
     async def prune(
@@ -133,16 +144,24 @@ class MemoryStore(Protocol):
         memory_id: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Remove messages stored before `older_than` (seconds since the epoch); and of each conversation (of one, with
-        `memory_id`) that holds more than `max_messages`, those whose sequence is not over the newest one's less
-        `max_messages`. The newest system message stays while others do. Returns how many were removed, or would be in
-        a `dry_run`."""
+        """Remove old messages. The newest system message of a conversation stays while other messages do.
+
+        Args:
+            older_than: remove messages stored before this time, in seconds since the epoch.
+            max_messages: remove messages whose sequence is at least this much smaller than the newest one's, in
+                conversations with more than this many messages.
+            memory_id: prune only this conversation.
+            dry_run: count, but remove nothing.
+
+        Returns:
+            The number of removed messages, or the number that a call without `dry_run` would remove.
+        """
         ...
 
     async def stats(self) -> StoreStats:
-        """What the store holds. Never raises for a store that is down: `reachable` is then false."""
+        """Return the size and state of the store. If the store is down, `reachable` is False and nothing is raised."""
         ...
 
     async def aclose(self) -> None:
-        """Finish what was begun, give back connections and files. Called once."""
+        """Finish running work, and close connections and files. Called once."""
         ...

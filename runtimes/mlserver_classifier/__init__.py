@@ -1,4 +1,4 @@
-"""A classifier that routes: a conversation in, exactly one route out."""
+"""Runtime that chooses one route for a conversation."""
 
 from .runtime import Classifier
 from .settings import ClassifierSettings

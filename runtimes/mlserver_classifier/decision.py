@@ -1,4 +1,4 @@
-"""From probabilities to one route."""
+"""Chooses one route by probability."""
 
 import math
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ _TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Decision:
-    """The chosen route, and how the choice came about."""
+    """The chosen route, and the probabilities of all routes."""
 
     label: str
     """Name of the chosen route."""
     score: float
     """Its probability."""
     labels: Sequence[str]
-    """All routes, in the order of the settings."""
+    """Names of all routes, in the order of the settings."""
     scores: Sequence[float]
-    """Their probabilities, which sum to 1."""
+    """Probabilities of all routes in the same order. They sum to 1."""
 
 
 def decide(
@@ -29,12 +29,16 @@ def decide(
     threshold: float | None = None,
     default_route: str | None = None,
 ) -> Decision:
-    """The most probable route; `default_route` when its probability is below `threshold`.
+    """Choose the most probable route. Of equally probable ones, choose the default route, else the first.
 
-    Among equally probable routes the default route wins, else the one that the settings name first.
+    Args:
+        labels: names of the routes.
+        probabilities: one for each label, in the same order.
+        threshold: if the highest probability is lower, the default route is chosen.
+        default_route: name of the default route, if there is one.
 
     Raises:
-        UpstreamFailed: `probabilities` aren't one for each label, from 0 to 1, summing to 1.
+        UpstreamFailed: the probabilities are not one number from 0 to 1 for each label, or don't sum to 1.
     """
     total = math.fsum(probabilities)
     if len(probabilities) != len(labels):
@@ -54,10 +58,10 @@ def decide(
 
 
 def softmax(logprobs: Sequence[float]) -> list[float]:
-    """Log-probabilities, of any offset, as probabilities that sum to 1.
+    """Turn log-probabilities into probabilities that sum to 1. A common offset doesn't change the result.
 
     Raises:
-        UpstreamFailed: NaN, +infinity, or -infinity for all.
+        UpstreamFailed: a log-probability is NaN or infinity, or all are minus infinity.
     """
     highest = max(logprobs, default=-math.inf)
     if any(math.isnan(value) for value in logprobs) or math.isinf(highest):

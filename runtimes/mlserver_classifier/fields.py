@@ -1,4 +1,4 @@
-"""Values found by pattern in the user's messages, such as an issue number."""
+"""Finds values in the user's messages by pattern, such as an issue number."""
 
 import asyncio
 import logging
@@ -13,14 +13,17 @@ from .settings import FieldSettings
 logger = logging.getLogger("mlserver.classifier")
 
 BUDGET_SECONDS = 0.5
-"""Longest search for one field of one request. A pattern that backtracks without end finds nothing, and is logged."""
+"""Time limit for one field of one request. A pattern that exceeds it finds nothing, and the log names its field."""
 
 
 class FieldFinder:
-    """Finds the fields of `settings`.
+    """Finds the values of fields.
 
-    The patterns come from the operator and the text from anyone, and Python's own `re` can't be interrupted: one
-    pattern that backtracks would hold the whole process. `regex` takes a timeout and lets other threads run meanwhile.
+    Any user writes the text, and Python's `re` can't be interrupted, so a pattern that backtracks would block the whole
+    process. The `regex` library has a timeout, and lets other threads run during a search.
+
+    Args:
+        settings: the fields by name.
     """
 
     def __init__(self, settings: Mapping[str, FieldSettings]):
@@ -30,7 +33,15 @@ class FieldFinder:
         }
 
     async def find(self, texts: Sequence[str], route: str) -> dict[str, str]:
-        """Every field's value: that of the first of `texts` that has one; "" if none has, or `route` needs none."""
+        """Return the value of every field.
+
+        Args:
+            texts: the user's messages in the order of the search.
+            route: name of the chosen route.
+
+        Returns:
+            The first value found for each field; "" if there is none, or if the route doesn't need the field.
+        """
         return {name: await self._value(name, texts, route) for name in self._settings}
 
     async def _value(self, name: str, texts: Sequence[str], route: str) -> str:
@@ -40,7 +51,7 @@ class FieldFinder:
         try:
             return await asyncio.to_thread(_search, self._patterns[name], texts)
         except TimeoutError:
-            logger.warning("the pattern of field '%s' took over %g s on one request", name, BUDGET_SECONDS)
+            logger.warning("the search for field '%s' exceeded its limit of %g s", name, BUDGET_SECONDS)
             return ""
 
 

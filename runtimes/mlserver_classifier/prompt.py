@@ -1,6 +1,6 @@
 """The prompt that asks an LLM for a route.
 
-A small model can be trained on it, so its text is a contract: `models/support-tiny` was trained on exactly this.
+Small models are trained on it, such as `models/support-tiny`. Changing a character makes their answers worse.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from mlserver_chat import Message
 from .settings import RouteSettings
 
 MAX_MESSAGE_BYTES = 500
-"""Longest message in the transcript, in UTF-8; of a longer one the start and the end are kept."""
+"""Most bytes of a message in the transcript, in UTF-8. A longer message keeps its start and its end."""
 
 MAX_TRANSCRIPT_BYTES = 1600
-"""Longest transcript, in UTF-8; older messages that would exceed it are left out. A token has at least a byte, so no
-conversation overruns a context of 2048 tokens, whatever is written in it."""
+"""Most bytes of the transcript, in UTF-8. Older messages beyond it are left out. A token has at least one byte, so any
+conversation fits into a context of 2048 tokens."""
 
 _CUT = " … "
 
@@ -22,11 +22,15 @@ _CUT = " … "
 def classification_messages(
     conversation: Sequence[Message], routes: Sequence[RouteSettings], context_messages: int = 5
 ) -> list[Message]:
-    """The system message that describes the routes, and the user message with the end of the conversation.
+    """Build the system message that describes the routes, and the user message with the end of the conversation.
 
-    The transcript holds the last `context_messages` (at least 1) messages of the user and the assistant, up to the
-    last user message, each on one line: a message can't forge another one's line, since its whitespace is collapsed.
-    Long messages are cut, and old ones left out, as the limits above say.
+    The transcript ends with the last user message. Each message is one line with its whitespace collapsed, so a message
+    can't forge the line of another one.
+
+    Args:
+        conversation: the messages, oldest first.
+        routes: the routes to describe.
+        context_messages: most messages of the user and the assistant in the transcript, at least 1.
 
     ```
     system: Choose the route that fits the last user message.

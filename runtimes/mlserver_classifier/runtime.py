@@ -1,4 +1,4 @@
-"""The classifier: a conversation in, exactly one route out."""
+"""The classifier, which chooses one route for a conversation."""
 
 import asyncio
 
@@ -21,8 +21,9 @@ from .settings import LOGPROB, ClassifierSettings
 class Classifier(Runtime[ClassifierSettings]):
     """Chooses one of the settings' routes for the last user message of a conversation.
 
-    In: `history`, chat tensors, or both. Out: `label`, `score`, `labels`, `scores`, a tensor for each field, and one
-    tensor under the name of the chosen route, on which the triggers of a Pipeline branch.
+    Inputs: `history`, chat tensors, or both.
+    Outputs: `label`, `score`, `labels`, `scores`, a tensor for each field, and one tensor with the name of the chosen
+    route. The triggers of a Pipeline test whether that tensor is present.
     """
 
     settings_class = ClassifierSettings
@@ -33,7 +34,7 @@ class Classifier(Runtime[ClassifierSettings]):
         self.outputs = self.outputs or _metadata(self.config)
 
     async def load(self) -> bool:
-        """Compile the patterns, and find the LLM or build the user's scorer."""
+        """Compile the patterns, and wait for the LLM or build the user's scorer."""
         self._fields = FieldFinder(self.config.fields)
         scorer = await self._build_scorer()
         self.resources.push_async_callback(scorer.aclose)
@@ -50,7 +51,7 @@ class Classifier(Runtime[ClassifierSettings]):
         return await asyncio.to_thread(import_scorer, config.scorer, folder, config.scorer_settings)
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """Read the conversation, score the routes, decide, look for the fields."""
+        """Score the routes, choose one, and search for the fields."""
         tensors = read_tensors(request.inputs)
         handed_on = passed_through(tensors)
         conversation = read_conversation(tensors)

@@ -1,4 +1,4 @@
-"""What tells how well each route fits: the LLM's own log-probabilities, or a scorer of the user's."""
+"""The scorer that asks an LLM for the log-probabilities of the routes."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,14 @@ from .settings import RouteSettings
 
 
 class LogprobScorer:
-    """Asks an LLM, by V2, how likely it would answer each route's name to the classification prompt.
+    """Asks an LLM through V2 how probable each route's name is as the answer to the classification prompt.
 
-    One forward pass, no generation, and so no answer that names no route. The LLM is any model that takes chat tensors
-    and the tensor `choices` and answers `choices` and `logprobs`, as `mlserver_llm_local.runtime.Local` does.
+    The LLM generates no text, so it can't answer with an unknown route. It may be any model that takes chat tensors and
+    the tensor `choices`, and answers `choices` and `logprobs`, such as `mlserver_llm_local.runtime.Local`.
+
+    Args:
+        llm: the model to call.
+        routes: the routes to choose from.
     """
 
     def __init__(self, llm: BoundModel, routes: Sequence[RouteSettings]):
@@ -26,10 +30,10 @@ class LogprobScorer:
     async def score(
         self, messages: Sequence[Message], labels: Sequence[str], *, request: InferenceRequest | None = None
     ) -> list[float]:
-        """One probability a label.
+        """Return one probability for each label, in the order of `labels`.
 
         Raises:
-            UpstreamFailed: the LLM refused the prompt, or answered with something else than a number for each label.
+            UpstreamFailed: the LLM refused the prompt, or didn't answer one number for each label.
         """
         prompt = classification_messages(messages, self._routes)
         inputs = [*map(as_input, encode_messages(prompt)), text_input("choices", labels)]
@@ -37,7 +41,7 @@ class LogprobScorer:
             response = await self._llm.infer(request_on_behalf(request, inputs))
             return softmax(self._logprobs(response, labels))
         except InvalidInput as error:
-            # The caller sent none of this, so it isn't the caller's fault.
+            # The caller sent none of the refused input, so the error is not the caller's.
             raise UpstreamFailed(f"model '{self._llm.name}' can't score routes: {error}") from error
 
     def _logprobs(self, response: InferenceResponse, labels: Sequence[str]) -> list[float]:
@@ -58,5 +62,5 @@ class LogprobScorer:
         return found
 
     async def aclose(self) -> None:
-        """Give the connections to the LLM back."""
+        """Close the connections to the LLM."""
         await self._llm.aclose()

@@ -12,24 +12,24 @@ from mlserver_chat.settings import Options
 from mlserver_chat.tensors import TENSOR_NAMES
 
 LOGPROB = "logprob"
-"""The scorer that asks the LLM how likely it would answer each route's name."""
+"""Name of the scorer that asks the LLM for log-probabilities."""
 
 
 def _checked_name(name: str) -> str:
     if name in TENSOR_NAMES:
-        raise ValueError(f"'{name}' is the name of another tensor; choose one of your own")
+        raise ValueError(f"'{name}' is the name of another tensor; choose another name")
     return name
 
 
 def _route_name(name: str) -> str:
     if not NAME_PATTERN.fullmatch(name):
-        raise ValueError(f"'{name}' is not a route's name; expected lower-case letters, digits and inner hyphens")
+        raise ValueError(f"'{name}' is not a valid route name; expected lower-case letters, digits and inner hyphens")
     return _checked_name(name)
 
 
 def _field_name(name: str) -> str:
     if not regex.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f"'{name}' is not a field's name; expected letters, digits and underscores")
+        raise ValueError(f"'{name}' is not a valid field name; expected letters, digits and underscores")
     return _checked_name(name)
 
 
@@ -53,25 +53,25 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class RouteSettings(Settings):
-    """One of the routes to choose from."""
+    """A route to choose from."""
 
     name: RouteName
-    """The label, and the name of the tensor that is there if and only if the route was chosen. Lower-case letters,
-    digits and inner hyphens; not the name of another tensor."""
+    """The label, and the name of the tensor that is present if and only if this route is chosen. Lower-case letters,
+    digits and inner hyphens. It must differ from the names of other tensors."""
     description: str = ""
-    """When the route fits, for the LLM; in a few words."""
+    """A few words that tell the LLM when the route fits."""
     examples: list[str] = []
-    """User messages that take the route, for the LLM."""
+    """Example user messages of this route, for the LLM."""
 
 
 class FieldSettings(Settings):
     """A value to find in the user's messages."""
 
     pattern: Annotated[list[Pattern], BeforeValidator(_listed)] = Field(min_length=1)
-    """A regular expression of the `regex` library, or a list of them, tried in order on each message. The value is
-    group 1 where there is one, else the whole match."""
+    """A regular expression of the `regex` library, or a list of them, which are tried in order on each message. The
+    value is group 1 of the match, or the whole match if the pattern has no groups."""
     routes: list[str] = []
-    """Routes that need the field; for the others it is emitted empty without a search. Default: all routes."""
+    """Routes that need the field. For the other routes the field is empty. Default: all routes."""
 
 
 class ClassifierSettings(SiblingSettings):
@@ -82,19 +82,18 @@ class ClassifierSettings(SiblingSettings):
     routes: list[RouteSettings] = Field(min_length=1)
     """The routes, each `{name, description, examples}`."""
     scorer: str = LOGPROB
-    """`logprob`: the log-probabilities that the LLM gives to the routes' names. Or a dotted class name of your own,
-    a module beside `model-settings.json` or an installed one."""
+    """`logprob` uses the log-probabilities that the LLM gives to the routes' names. Or the dotted name of your own
+    class, in a module beside `model-settings.json` or an installed one."""
     scorer_settings: Options = {}
-    """Keyword arguments for a scorer of your own."""
+    """Keyword arguments for your own scorer."""
     threshold: float | None = Field(default=None, gt=0, le=1)
-    """Lowest probability of the best route; below it the default route is chosen. Default: the best is always good
-    enough."""
+    """If the highest probability is lower than this, the default route is chosen. Default: no threshold."""
     default_route: str | None = None
-    """The route below `threshold`, and among equally good ones. Needed with a `threshold`."""
+    """The route to choose below `threshold`, and among equally probable routes. Required with `threshold`."""
     fields: dict[FieldName, FieldSettings] = {}
     """Values to find, by the name of the tensor that holds them: `{"issue_number": {"pattern": …, "routes": […]}}`."""
     limits: Limits = Limits()
-    """Limits on what one request may cost."""
+    """Limits on the cost of one request."""
 
     @property
     def calls_llm(self) -> bool:
@@ -103,7 +102,7 @@ class ClassifierSettings(SiblingSettings):
 
     @property
     def labels(self) -> list[str]:
-        """The routes' names, in order."""
+        """Names of the routes, in order."""
         return [route.name for route in self.routes]
 
     @model_validator(mode="after")
@@ -115,7 +114,7 @@ class ClassifierSettings(SiblingSettings):
             if name in self.fields:
                 raise ValueError(f"'{name}' is the name of a route and of a field; they would be one tensor")
         if self.threshold is not None and self.default_route is None:
-            raise ValueError("'threshold' needs a 'default_route', the route to take below it")
+            raise ValueError("'threshold' needs a 'default_route', the route to choose below it")
         if self.default_route is not None and self.default_route not in labels:
             raise ValueError(f"'default_route' is '{self.default_route}', which is not one of 'routes'")
         for field, settings in self.fields.items():

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible API: OpenAI, Azure, Gemini, vLLM, Ollama, and whatever speaks the same."""
+"""Runtime for models behind an OpenAI-compatible API, such as OpenAI, Azure, Gemini, vLLM and Ollama."""
 
 from .runtime import LLMRuntime
 from .settings import LLMSettings

@@ -1,11 +1,13 @@
-"""Faults of an API as errors of the suite. No sentence repeats what the API wrote: that may hold the key or the prompt.
+"""Translates failures of an API into errors of the suite.
 
-| the API | error |
+No sentence repeats a message of the API, because it may hold the key or the prompt.
+
+| failure | error |
 |---|---|
-| no connection, and no earlier attempt got one | `NotReachable` 503: nothing was sent |
-| 400, 413, 422 | `InvalidInput` 422: the API refuses the request; names its `param` and `code` |
-| 429 | `RateLimited` 429, with the time of `Retry-After` when that is at most a day |
-| other statuses, redirects, timeouts, broken connections, answers too large or not JSON | `UpstreamFailed` 424 |
+| no connection in any attempt | `NotReachable` 503: nothing was sent |
+| status 400, 413 or 422 | `InvalidInput` 422, which names the API's `param`, `code` and `type` |
+| status 429 | `RateLimited` 429, with the time of `Retry-After` if it is at most a day |
+| another status, a timeout, a broken connection, or an answer that is too large or not JSON | `UpstreamFailed` 424 |
 """
 
 import math
@@ -24,16 +26,16 @@ _LONGEST_WAIT = 24 * 3600
 
 
 class AnswerTooLarge(Exception):
-    """The API's answer is over the limit of this model."""
+    """The API's answer exceeds `limits.max_response_bytes`."""
 
 
 def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
     """Translate an exception of the `openai` client into an error of the suite.
 
     Args:
-        error: what the client raised.
+        error: an exception of the client.
         sent: whether any attempt may have reached the API.
-        key: the API key, which no sentence may hold, even where the API puts it into an error code.
+        key: the API key. The sentence doesn't hold it, even if the API's error code does.
     """
     match error:
         case AnswerTooLarge():
@@ -51,7 +53,7 @@ def as_ours(error: Exception, sent: bool, key: str) -> ChatError:
         case ValueError() | TypeError() if not sent:
             return InvalidInput("an option has a value that can't be sent, such as NaN")
         case ValueError():
-            return UpstreamFailed("the API answered with something that is not JSON")
+            return UpstreamFailed("the API answered something that is not JSON")
         case _:
             return UpstreamFailed(f"the call to the API failed ({type(error).__name__})")
 
@@ -60,7 +62,7 @@ def _of_status(error: APIStatusError, key: str) -> ChatError:
     status = error.status_code
     if status == 429:
         wait = _retry_after(error.response.headers.get("retry-after"))
-        return RateLimited(f"the API is over its limit{_details(error, key)}", retry_after=wait)
+        return RateLimited(f"the API's rate limit is exceeded{_details(error, key)}", retry_after=wait)
     if status in _REFUSED:
         return InvalidInput(f"the API refuses the request with status {status}{_details(error, key)}")
     hints = {401: "the key is not accepted", 403: "the key may not do this", 404: "no such model or URL"}
@@ -69,7 +71,7 @@ def _of_status(error: APIStatusError, key: str) -> ChatError:
 
 
 def _details(error: APIError, key: str) -> str:
-    """The machine-readable parts of OpenAI's error object, as far as they are identifiers."""
+    """Return the fields of OpenAI's error object that hold identifiers."""
     found = [
         f"{name} '{value}'"
         for name, value in (("param", error.param), ("code", error.code), ("type", error.type))
@@ -79,14 +81,14 @@ def _details(error: APIError, key: str) -> str:
 
 
 def _holds_key(value: str, key: str) -> bool:
-    """Whether the value holds the key, or a part of it that is too long to be there by chance. Case doesn't count."""
+    """Whether a value holds the key, or a part of it too long to be a coincidence, in upper or lower case."""
     value, key = value.lower(), key.lower()
     parts = {key[start : start + _KEY_PART] for start in range(max(1, len(key) - _KEY_PART + 1))}
     return any(part in value for part in parts)
 
 
 def _retry_after(header: str | None) -> int | None:
-    """Seconds of a `Retry-After` header, whole or a date; None for anything absurd."""
+    """Return the seconds of a `Retry-After` header, which may be a number or a date. None if they are not sensible."""
     if header is None:
         return None
     try:

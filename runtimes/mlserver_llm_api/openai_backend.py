@@ -1,4 +1,4 @@
-"""`ChatBackend` over the `openai` client; the API's JSON goes out and comes in as it is."""
+"""A `ChatBackend` that calls an API through the `openai` client, and passes the API's JSON on unchanged."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
@@ -18,16 +18,17 @@ from .settings import ApiSettings, OpenAISettings
 _PATH = "/chat/completions"
 _NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _SENT: ContextVar[bool] = ContextVar("sent", default=False)
-"""Whether some attempt of the current call, the client's retries included, may have reached the API."""
+"""Whether any attempt of the current call, including the client's retries, may have reached the API."""
 _TOO_LARGE: ContextVar[bool] = ContextVar("too_large", default=False)
-"""Whether the answer to the current call was over its limit."""
+"""Whether the answer to the current call exceeded its limit."""
 
 
 class _HttpClient(httpx2.AsyncClient):
-    """Notes whether a request may have left, and bounds the answers.
+    """Records whether a request may have been sent, and limits the size of answers.
 
     Args:
-        max_bytes: most bytes of an answer, of a stream as a whole.
+        max_bytes: most bytes of an answer; of a stream as a whole.
+        options: options of `httpx2.AsyncClient`.
     """
 
     def __init__(self, max_bytes: int, **options: Any):
@@ -42,14 +43,14 @@ class _HttpClient(httpx2.AsyncClient):
         except _NOTHING_SENT:
             _SENT.set(before)
             raise
-        # A compressed answer could grow past its limit, so it isn't decompressed: it is then no JSON.
+        # Decompression could exceed the limit. Without it, a compressed answer is refused, because it isn't JSON.
         answer.headers.pop("content-encoding", None)
         answer.stream = _BoundedStream(cast(httpx2.AsyncByteStream, answer.stream), self._max_bytes)
         if not stream:
             try:
                 await answer.aread()
             except AnswerTooLarge:
-                # The openai client would send the request again after an exception. It takes a 4xx as final.
+                # The openai client retries after an exception, but not after a status 400.
                 _TOO_LARGE.set(True)
                 return httpx2.Response(400, request=request, json={})
             finally:
@@ -58,7 +59,7 @@ class _HttpClient(httpx2.AsyncClient):
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """The body of an answer, up to `max_bytes`."""
+    """The body of an answer. Raises `AnswerTooLarge` beyond `max_bytes`."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, max_bytes: int):
         self._inner = inner
@@ -76,10 +77,14 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 def build_client(settings: ApiSettings, max_bytes: int) -> AsyncOpenAI:
-    """The `openai` client of these settings, which reads answers of up to `max_bytes`. Nothing is sent.
+    """Build an `openai` client. Sends nothing.
 
-    The variables that the client looks for (`OPENAI_BASE_URL`, `OPENAI_API_KEY`, `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`)
-    change nothing behind the settings' back.
+    The environment variables of the `openai` package (`OPENAI_BASE_URL`, `OPENAI_API_KEY`, `OPENAI_ORG_ID`,
+    `OPENAI_PROJECT_ID`) have no effect.
+
+    Args:
+        settings: the API and its key.
+        max_bytes: most bytes of an answer; of a stream as a whole.
     """
     timeout = httpx2.Timeout(settings.timeout, connect=settings.connect_timeout)
     shared: dict[str, Any] = {
@@ -104,7 +109,7 @@ def build_client(settings: ApiSettings, max_bytes: int) -> AsyncOpenAI:
             **shared,
         )
     else:
-        # The client insists on a key; a server that asks for none ignores it.
+        # The client requires a key. A server without authentication ignores it.
         shared["api_key"] = shared["api_key"] or "none"
         client = AsyncOpenAI(base_url=settings.base_url, **shared)
     client.organization = settings.organization if isinstance(settings, OpenAISettings) else None
@@ -113,15 +118,13 @@ def build_client(settings: ApiSettings, max_bytes: int) -> AsyncOpenAI:
 
 
 class OpenAIBackend:
-    """Answers with the model `model` of the API behind `client`.
-
-    The deadline of the request that is being answered may come sooner than these times.
+    """Answers with a model of an API. The deadline of the current request bounds each call as a whole.
 
     Args:
         client: calls the API.
         model: the model's name at the API.
-        timeout: seconds for a whole answer with its retries; of a stream, for its beginning and for each piece.
-        stream_timeout: seconds for a stream as a whole.
+        timeout: seconds for a whole answer including retries; in a stream, for each piece.
+        stream_timeout: seconds for a whole stream.
     """
 
     def __init__(self, client: AsyncOpenAI, model: str, timeout: float, stream_timeout: float):
@@ -131,17 +134,19 @@ class OpenAIBackend:
         self._stream_timeout = stream_timeout
 
     async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
-        """The whole answer.
+        """Return the whole answer.
 
         Raises:
-            InvalidInput: the API refuses the request. RateLimited: over its limit. NotReachable: nothing was sent.
-            UpstreamFailed: everything else.
+            InvalidInput: the API refuses the request, or an option is wrong.
+            RateLimited: the API's rate limit is exceeded.
+            NotReachable: nothing was sent.
+            UpstreamFailed: the API failed in another way.
         """
         fields = {name: value for name, value in params.items() if name != "stream_options"}
         return Completion.of_json(await self._post(self._body(messages, fields)))
 
     async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
-        """The answer as it comes; raises like `complete`, also when it breaks off before its end."""
+        """Yield the answer as it arrives. Raises like `complete`; an incomplete answer is `UpstreamFailed`."""
         body = self._body(messages, params) | {"stream": True}
         end = current_deadline().sooner(self._stream_timeout)
         events: AsyncStream[object] = await self._post(body, stream=True, stream_cls=AsyncStream[object])
@@ -161,15 +166,15 @@ class OpenAIBackend:
             except Exception as error:
                 raise as_ours(error, sent=True, key=self._client.api_key) from error
         if not finished:
-            raise UpstreamFailed("the stream ended before the answer did")
+            raise UpstreamFailed("the stream ended before the answer was complete")
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
 
     async def _post(self, body: dict[str, Any], **kind: Any) -> Any:
-        """Send `body`. What the `openai` client calls `extra_headers`, `extra_query`, `extra_body` and `timeout` is
-        not part of it."""
+        """Send `body`, except `extra_headers`, `extra_query`, `extra_body` and `timeout`, which are options of the
+        client."""
         options: CallOptions = {}
         if headers := body.pop("extra_headers", None):
             options["headers"] = headers

@@ -1,4 +1,4 @@
-"""Options that are not part of a request's body: those of the `openai` client, and those that nobody may set."""
+"""Checks the options that are not sent to the API as they are: the `openai` client's own, and fixed ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ _OBJECTS = ("extra_headers", "extra_query", "extra_body")
 
 
 def check_options(params: Mapping[str, Any]) -> None:
-    """Refuses what can't be an option of a single call. The API judges the rest.
+    """Refuse options that a single call can't set. The API checks all others.
 
     Raises:
-        InvalidInput: names the option.
+        InvalidInput: an option can't be set, or its value is wrong. The sentence names the option.
     """
     for name in _FIXED:
         if name in params:
@@ -23,4 +23,4 @@ def check_options(params: Mapping[str, Any]) -> None:
             raise InvalidInput(f"option '{name}' is not an object")
     timeout = params.get("timeout", 1)
     if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
-        raise InvalidInput("option 'timeout' is not a number of seconds over 0")
+        raise InvalidInput("option 'timeout' is not a number of seconds greater than 0")

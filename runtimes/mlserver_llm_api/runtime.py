@@ -1,4 +1,4 @@
-"""The API runtime: a conversation in, the answer of a model behind an OpenAI-compatible API out."""
+"""The API runtime, which answers conversations with a model behind an OpenAI-compatible API."""
 
 from collections.abc import AsyncIterator
 
@@ -12,10 +12,10 @@ from .settings import LLMSettings
 
 
 class LLMRuntime(Runtime[LLMSettings]):
-    """Asks the model `config.model_id` of `config.base_url`.
+    """Answers with the model `config.model_id` of the API at `config.base_url`.
 
-    In: `history`, chat tensors, or both, and the tensors of the prompt's placeholders.
-    Out: `role`, `content`, `type`, `tool_calls` when the model called tools, and `output_all`, the API's own answer.
+    Inputs: `history`, chat tensors, or both, and the tensors of the prompt's placeholders.
+    Outputs: `role`, `content`, `type`, `output_all` (the API's answer), and `tool_calls` if the model called tools.
     """
 
     settings_class = LLMSettings
@@ -23,7 +23,7 @@ class LLMRuntime(Runtime[LLMSettings]):
     output_tensors = LLM_OUTPUTS
 
     async def load(self) -> bool:
-        """Read the prompt and build the client. The API is not called: it may be down, and calls cost money."""
+        """Read the prompt and build the client. Doesn't call the API, which may be down and costs money."""
         config = self.config.config
         prompts = self.config.catalog(settings_folder(self.settings))
         client = build_client(config, self.config.limits.max_response_bytes)
@@ -33,9 +33,9 @@ class LLMRuntime(Runtime[LLMSettings]):
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """The whole answer."""
+        """Answer in one piece."""
         return await self._step.run(request)
 
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answer as it comes."""
+        """Answer piece by piece."""
         return self._step.stream(request)

@@ -1,4 +1,4 @@
-"""Settings of the API runtime, with the LLM Module's keys and a few more."""
+"""Settings of the API runtime: the keys of Seldon's LLM Module, and further ones."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
 
 
 def _check_url(url: str) -> str:
-    """The sentence of a refusal doesn't repeat the URL, which may hold a password."""
+    """Refuse a URL without repeating it, because it may hold a password."""
     if not url.startswith(("http://", "https://")) or "@" in url:
         raise ValueError("expected an http or https URL without credentials; the key belongs in 'api_key'")
     return url
@@ -25,64 +25,63 @@ Url = Annotated[str, AfterValidator(_check_url)]
 
 
 class ApiSettings(Settings):
-    """What every API needs."""
+    """Settings that all APIs need."""
 
     model_id: str | None = None
-    """The model's name at the API, e.g. `gpt-4o-mini`; on Azure the name of the deployment."""
+    """The model's name at the API, e.g. `gpt-4o-mini`. On Azure, the name of the deployment."""
     model_type: Literal["chat.completions"] = "chat.completions"
-    """What to call. `chat.completions` is supported."""
+    """The API's method. Only `chat.completions` is supported."""
     api_key: Secret | None = None
-    """`env:OPENAI_API_KEY` or `file:/run/secrets/key`. May be missing where `base_url` names a server that asks for
-    none."""
+    """`env:OPENAI_API_KEY` or `file:/run/secrets/key`. Not needed if the server at `base_url` has no authentication."""
     timeout: float = Field(default=120.0, gt=0)
-    """Seconds for a whole answer, retries included; of a stream, for its beginning and then for each next piece."""
+    """Seconds for a whole answer including retries; in a stream, for each piece."""
     stream_timeout: float = Field(default=600.0, gt=0)
-    """Seconds for a stream as a whole."""
+    """Seconds for a whole stream."""
     connect_timeout: float = Field(default=5.0, gt=0)
-    """Seconds for connecting."""
+    """Seconds to connect."""
     max_retries: int = Field(default=2, ge=0)
-    """How often a request is sent again after 408, 409, 429 (then after `Retry-After`, up to two minutes), a status
-    from 500 on, or a broken connection."""
+    """Number of retries after status 408, 409, 429, any status from 500 on, or a broken connection. A `Retry-After` of
+    up to two minutes is honoured."""
     llm_parameters: dict[str, Any] = {}
-    """Generation options of this model under OpenAI's names; below all others."""
+    """Generation options of this model, under OpenAI's names. All other options take precedence."""
 
     base_url: Url = ""
     """URL of the API."""
 
     @property
     def model(self) -> str:
-        """The model's name, as requests give it."""
+        """The model's name in calls of the API."""
         return self.model_id or ""
 
 
 class OpenAISettings(ApiSettings):
-    """OpenAI, Azure, and every server with OpenAI's API."""
+    """Settings for OpenAI, Azure, and any server with OpenAI's API."""
 
     env_prefix: ClassVar[str] = "MLSERVER_MODEL_OPENAI_"
 
     base_url: Url = OPENAI_URL
-    """URL of the API, with its `/v1`. Never taken from a request, and no redirect is followed."""
+    """URL of the API, including `/v1`. Requests can't change it, and redirects are not followed."""
     organization: str | None = None
     """OpenAI's organization id."""
     api_type: Literal["open_ai", "azure", "azure_ad"] | None = None
-    """`azure` asks for a key, `azure_ad` for `azure_ad_token`; default `open_ai`."""
+    """`azure` needs `api_key`, and `azure_ad` needs `azure_ad_token`. Default: `open_ai`."""
     azure_endpoint: Url | None = None
     """URL of the Azure resource, `https://<resource>.openai.azure.com`."""
     azure_deployment: str | None = None
-    """Name of the Azure deployment; default `model_id`."""
+    """Name of the Azure deployment. Default: `model_id`."""
     api_version: str | None = None
     """Version of the Azure API, e.g. `2024-10-21`."""
     azure_ad_token: Secret | None = None
-    """A reference like `api_key`'s, to a Microsoft Entra ID token. It is not renewed."""
+    """Reference to a Microsoft Entra ID token, written like `api_key`. The token is not renewed."""
 
     @property
     def is_azure(self) -> bool:
-        """Whether the API is Azure's."""
+        """Whether these settings are for Azure."""
         return self.api_type in ("azure", "azure_ad")
 
     @property
     def model(self) -> str:
-        """The model's name, as requests give it."""
+        """The model's name in calls of the API."""
         return self.model_id or self.azure_deployment or ""
 
     @model_validator(mode="after")
@@ -102,12 +101,12 @@ class OpenAISettings(ApiSettings):
 
 
 class GeminiSettings(ApiSettings):
-    """Google's Gemini, through its OpenAI-compatible API."""
+    """Settings for Google Gemini, which is called through its OpenAI-compatible API."""
 
     env_prefix: ClassVar[str] = "MLSERVER_MODEL_GEMINI_"
 
     base_url: Url = GEMINI_URL
-    """URL of the API. Never taken from a request, and no redirect is followed."""
+    """URL of the API. Requests can't change it, and redirects are not followed."""
 
     @model_validator(mode="after")
     def _check(self) -> "GeminiSettings":
@@ -128,7 +127,7 @@ class LLMSettings(PromptSettings):
     """Settings of `mlserver_llm_api.LLMRuntime`, under `parameters.extra`."""
 
     provider_id: Literal["openai", "gemini"]
-    """Whose API: `openai` (and all that speak it), or `gemini`."""
+    """The kind of API: `openai`, also for compatible servers, or `gemini`."""
     config: OpenAISettings | GeminiSettings = Field(default_factory=dict[str, Any], validate_default=True)
     """The API and the model."""
 
@@ -139,5 +138,5 @@ class LLMSettings(PromptSettings):
         return provider.model_validate(value)
 
     def check_invocation(self, config: Mapping[str, Any]) -> None:
-        """Refuse what can't be an option of a call. Which others the API has, only the API knows."""
+        """Refuse options that a call can't set. Only the API knows which others it has."""
         check_options(merge_options(self.config.llm_parameters, self.llm_parameters, config))

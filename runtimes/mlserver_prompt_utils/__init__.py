@@ -1,1 +1,1 @@
-"""A prompt bound to an LLM that another model serves."""
+"""Runtime that fills a prompt and sends it to the LLM of another model."""

@@ -1,4 +1,4 @@
-"""The prompt runtime: values in, a prompt rendered and sent to the LLM of another model, its answer out."""
+"""The prompt runtime, which fills a prompt and sends it to the LLM of another model."""
 
 from collections.abc import AsyncIterator
 
@@ -12,10 +12,11 @@ from .v2_backend import V2Backend
 
 
 class PromptRuntime(Runtime[PromptRuntimeSettings]):
-    """Binds a prompt to an LLM: many prompts share one deployed LLM.
+    """Binds a prompt to an LLM, so that many prompts share one deployed LLM.
 
-    In: the tensors of the prompt's placeholders, and `history`, chat tensors, or both where it reads the conversation.
-    Out: what the LLM answered, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`.
+    Inputs: the tensors of the prompt's placeholders, and `history`, chat tensors, or both if the prompt uses the
+    conversation.
+    Outputs: the LLM's answer as `role`, `content`, `type`, `output_all`, and `tool_calls` if it called tools.
     """
 
     settings_class = PromptRuntimeSettings
@@ -23,7 +24,7 @@ class PromptRuntime(Runtime[PromptRuntimeSettings]):
     output_tensors = LLM_OUTPUTS
 
     async def load(self) -> bool:
-        """Read the prompt, then wait for the LLM."""
+        """Read the prompt, and wait for the LLM."""
         prompts = self.config.catalog(settings_folder(self.settings))
         llm = await bind_llm(self.config, self.settings, self.registry, self.config.limits.max_response_bytes)
         self._step = ChatStep(self, V2Backend(llm), self.config, prompts, llm.name)
@@ -31,9 +32,9 @@ class PromptRuntime(Runtime[PromptRuntimeSettings]):
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """The whole answer."""
+        """Answer in one piece."""
         return await self._step.run(request)
 
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answer as it comes."""
+        """Answer piece by piece."""
         return self._step.stream(request)

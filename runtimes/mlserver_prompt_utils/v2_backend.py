@@ -1,4 +1,4 @@
-"""`ChatBackend` over the LLM of another model, by V2."""
+"""A `ChatBackend` that calls the LLM of another model through V2."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,10 +23,13 @@ _TOOL_TENSORS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 class V2Backend:
-    """Sends chat tensors to a model and reads its answer.
+    """Sends chat tensors to a model, and reads its answer.
 
-    Options go as the tensor `llm_parameters`, which passes every pipeline, and tools as their own tensors. A model
-    that answers without `output_all`, as the LLM Module's Local does, is read from `role` and `content`.
+    Options are sent as the tensor `llm_parameters`, which every pipeline passes on, and tools as tensors of their own.
+    If the answer lacks `output_all`, as with the LLM Module's Local, `role` and `content` are read.
+
+    Args:
+        llm: the model to call.
     """
 
     def __init__(self, llm: BoundModel):
@@ -35,10 +38,11 @@ class V2Backend:
     async def complete(
         self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
     ) -> Completion:
-        """The whole answer.
+        """Return the whole answer.
 
         Raises:
-            ChatError: what the model reported. UpstreamFailed: it answered something else than chat tensors.
+            UpstreamFailed: the model answered something other than chat tensors.
+            ChatError: the model reported this error.
         """
         response = await self._llm.infer(_llm_request(messages, params, request))
         return Completion.of_json(_answer(response))
@@ -46,13 +50,13 @@ class V2Backend:
     async def stream(
         self, messages: Sequence[Message], params: Params, *, request: InferenceRequest | None = None
     ) -> AsyncIterator[CompletionChunk]:
-        """The answer as it comes; in one piece from a model that doesn't stream. Raises like `complete`."""
+        """Yield the answer as it arrives: in one piece if the model doesn't stream. Raises like `complete`."""
         async with closing(self._llm.stream(_llm_request(messages, params, request))) as responses:
             async for response in responses:
                 yield _as_chunk(_answer(response))
 
     async def aclose(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         await self._llm.aclose()
 
 
@@ -71,13 +75,13 @@ def _llm_request(messages: Sequence[Message], params: Params, request: Inference
 
 
 def _answer(response: InferenceResponse) -> Json:
-    """The OpenAI JSON of a response: its `output_all`, else what `role` and `content` make up."""
+    """Return a response as OpenAI's JSON: its `output_all`, else an object made of `role` and `content`."""
     try:
         tensors = {output.name: text_elements(output) for output in response.outputs if is_text(output)}
         if "output_all" in tensors:
             return loads("".join(tensors["output_all"]))
     except (InvalidInput, ValueError) as error:
-        raise UpstreamFailed(f"model '{response.model_name}' answered something else than JSON or text") from error
+        raise UpstreamFailed(f"model '{response.model_name}' answered something other than JSON or text") from error
     if "content" not in tensors:
         raise UpstreamFailed(f"model '{response.model_name}' answered neither 'output_all' nor 'content'")
     message = {"role": "".join(tensors.get("role", ["assistant"])[:1]), "content": "\n".join(tensors["content"])}
@@ -91,7 +95,7 @@ def _answer(response: InferenceResponse) -> Json:
 
 
 def _as_chunk(data: Json) -> CompletionChunk:
-    """A chunk as it is; a whole completion as the only chunk of its stream."""
+    """Return a chunk unchanged, and a whole completion as the only chunk of its stream."""
     chunk = CompletionChunk.of_json(data)
     if chunk.data.get("object") != "chat.completion":
         return chunk

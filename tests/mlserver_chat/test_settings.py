@@ -73,7 +73,7 @@ def test_a_secret_is_a_reference_and_never_shows(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/nowhere"])
 def test_a_reference_to_nothing_is_a_load_error(reference: str) -> None:
-    with pytest.raises(SettingsError, match=r"config\.api_key': the .* that it refers to"):
+    with pytest.raises(SettingsError, match=r"config\.api_key': it refers to "):
         load({"config": {"api_key": reference}})
 
 

@@ -74,7 +74,7 @@ async def test_a_malformed_answer_is_an_upstream_failure(outputs: list[ResponseO
 @pytest.mark.parametrize(
     ("raised", "seen"),
     [
-        (InvalidInput("tensor 'choices' came, but this model can't score choices"), UpstreamFailed),
+        (InvalidInput("the request has the tensor 'choices', but this model can't score choices"), UpstreamFailed),
         (NotReachable("model 'llm' can't be reached"), NotReachable),
         (RateLimited("too many"), RateLimited),
         (UpstreamFailed("gone"), UpstreamFailed),

@@ -41,8 +41,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"routes": []}, "'parameters.extra.routes': list should have at least 1 item"),
     ({"routes": [{"description": "x"}]}, "'parameters.extra.routes.0.name' is missing"),
     ({"routes": [{"name": "a"}, {"name": "a"}]}, "'routes' names 'a' twice"),
-    ({"routes": [{"name": "Has Space"}]}, "'Has Space' is not a route's name"),
-    ({"routes": [{"name": "under_score"}]}, "'under_score' is not a route's name"),
+    ({"routes": [{"name": "Has Space"}]}, "'Has Space' is not a valid route name"),
+    ({"routes": [{"name": "under_score"}]}, "'under_score' is not a valid route name"),
     ({"routes": [{"name": "a", "desciption": "x"}]}, "is not a known key; did you mean 'description'?"),
     ({"treshold": 0.5}, "'parameters.extra.treshold' is not a known key; did you mean 'threshold'?"),
     ({"threshold": 0.5}, "'threshold' needs a 'default_route'"),
@@ -55,7 +55,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fields": {"n": {"pattern": []}}}, "'parameters.extra.fields.n.pattern'"),
     ({"fields": {"n": {"pattern": "x", "routes": ["other"]}}}, "field 'n' names route 'other'"),
     ({"fields": {"status": {"pattern": "x"}}}, "'status' is the name of a route and of a field"),
-    ({"fields": {"a.b": {"pattern": "x"}}}, "'a.b' is not a field's name"),
+    ({"fields": {"a.b": {"pattern": "x"}}}, "'a.b' is not a valid field name"),
 ]
 
 

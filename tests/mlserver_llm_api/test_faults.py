@@ -102,7 +102,7 @@ async def test_an_error_code_without_the_key_is_repeated(api, backend):
 async def test_retry_after_is_passed_on_when_sane(api, backend, header, wait):
     api.script(Reply(status=429, headers={"retry-after": header}))
     error = await failure(backend())
-    assert str(error) == f"rate limited: the API is over its limit (type 'scripted_error'){wait}"
+    assert str(error) == f"rate limited: the API's rate limit is exceeded (type 'scripted_error'){wait}"
 
 
 async def test_retry_after_may_be_a_date(api, backend):
@@ -148,7 +148,7 @@ async def test_a_call_may_have_its_own_time_limit(api, backend):
     with pytest.raises(UpstreamFailed, match="did not answer in time"):
         await backend(timeout=20).complete(MESSAGES, {"timeout": 0.2})
     assert (await backend(timeout=0.2).complete(MESSAGES, {"timeout": 5})).text == "late"
-    with pytest.raises(InvalidInput, match="option 'timeout' is not a number of seconds over 0"):
+    with pytest.raises(InvalidInput, match="option 'timeout' is not a number of seconds greater than 0"):
         await backend().complete(MESSAGES, {"timeout": "soon"})
 
 

@@ -67,7 +67,7 @@ def test_flat_strings_set_nested_keys():
         ({"provider_id": "openai", "config": {"modelid": "m"}}, "did you mean 'model_id'?"),
         (
             {"provider_id": "openai", "config": {"model_id": "m", "api_key": "env:NOT_SET_ANYWHERE"}},
-            "the environment variable NOT_SET_ANYWHERE that it refers to is not set",
+            "it refers to the environment variable NOT_SET_ANYWHERE, which is not set",
         ),
         (
             {"provider_id": "openai", "config": {"model_id": "m", "model_type": "embeddings"}},
@@ -102,7 +102,7 @@ def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
     ("config", "sentence"),
     [
         ({"messages": []}, "option 'messages' can't be set for a single call"),
-        ({"timeout": "soon"}, "option 'timeout' is not a number of seconds over 0"),
+        ({"timeout": "soon"}, "option 'timeout' is not a number of seconds greater than 0"),
         ({"extra_headers": ["x"]}, "option 'extra_headers' is not an object"),
     ],
 )

@@ -184,7 +184,7 @@ def test_a_failed_stream_ends_with_error_and_status(server, api, stream):
     api.script(Reply(status=429, headers={"retry-after": "7"}))
     (last,) = stream(server, "ask-api", HELLO + ISSUE)
     assert last.outputs == [] and last.parameters.status == 429
-    assert last.parameters.error.startswith("rate limited: the API is over its limit")
+    assert last.parameters.error.startswith("rate limited: the API's rate limit is exceeded")
     assert last.parameters.error.endswith("try again after 7 s")
 
 

@@ -166,14 +166,14 @@ async def test_a_stream_is_the_answer_in_pieces(tmp_path):
 
 
 async def test_a_stream_that_fails_says_so_in_its_last_response(tmp_path):
-    step = await served(tmp_path, FakeBackend(error=RateLimited("the API is over its limit")))
+    step = await served(tmp_path, FakeBackend(error=RateLimited("the API's rate limit is exceeded")))
 
     async def requests():
         yield request_of(chat("hi"))
 
     responses = [response async for response in step.predict_stream(requests())]
     assert len(responses) == 1 and responses[0].outputs == []
-    assert responses[0].parameters.error == "rate limited: the API is over its limit"
+    assert responses[0].parameters.error == "rate limited: the API's rate limit is exceeded"
     assert responses[0].parameters.status == 429
 
 

@@ -73,7 +73,7 @@ def test_tools_count_as_options() -> None:
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_new_tokens"])
 @pytest.mark.parametrize("value", [4097, 10**9, 10**400, 4096.5])
 def test_an_answer_longer_than_the_cap_is_refused(name: str, value: float) -> None:
-    with pytest.raises(InvalidInput, match=f"option '{name}' is over this model's limit; expected at most 4096"):
+    with pytest.raises(InvalidInput, match=f"option '{name}' exceeds this model's limit; expected at most 4096"):
         read({name: value})
 
 

@@ -1,6 +1,6 @@
-"""Reads HTTP answers up to a size, so that no server can fill this process's memory.
+"""Reads HTTP answers up to a size limit, so that no server can fill the memory of this process.
 
-Answers are read as they come, without decompression: a few compressed bytes can become gigabytes in one step.
+Answers are read without decompression, because a few compressed bytes could become gigabytes in one step.
 """
 
 from collections.abc import AsyncIterator
@@ -9,14 +9,18 @@ import httpx2
 
 
 class TooLarge(Exception):
-    """An answer, or a line of it, is larger than allowed."""
+    """An answer or one of its lines exceeds the limit."""
 
 
 async def read_body(answer: httpx2.Response, max_bytes: int) -> bytes:
-    """Read the body of a streamed answer.
+    """Read the body of an answer.
+
+    Args:
+        answer: an answer whose body is still to come.
+        max_bytes: most bytes of the body.
 
     Raises:
-        TooLarge: it has more than `max_bytes` bytes.
+        TooLarge: the body is longer.
     """
     body = bytearray()
     async for chunk in _received(answer):
@@ -27,10 +31,14 @@ async def read_body(answer: httpx2.Response, max_bytes: int) -> bytes:
 
 
 async def read_lines(answer: httpx2.Response, max_bytes: int) -> AsyncIterator[bytes]:
-    """Read the lines of a streamed answer as they come, without their ends.
+    """Yield the lines of an answer as they arrive, without their line ends.
+
+    Args:
+        answer: an answer whose body is still to come.
+        max_bytes: most bytes of a line.
 
     Raises:
-        TooLarge: a line has more than `max_bytes` bytes.
+        TooLarge: a line is longer.
     """
     line = bytearray()
     async for chunk in _received(answer):

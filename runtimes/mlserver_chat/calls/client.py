@@ -1,4 +1,4 @@
-"""Calling another V2 model: `SameProcessClient` and `RemoteClient`, two forms of the `ModelClient` seam."""
+"""The clients that call other V2 models: `SameProcessClient` and `RemoteClient`."""
 
 import json
 import re
@@ -29,10 +29,13 @@ _MODEL_OF_URI = re.compile(r"/v2/(?:models|pipelines)/([^/]+)/infer/?$")
 
 
 class SameProcessClient:
-    """Calls a model of this process through `predict`, with id and headers as MLServer's data plane sets them.
+    """Calls models of this process through `predict`.
 
-    `timeout` is seconds for the answer, in a stream for each piece of it. The deadline of the request that is being
-    answered may come sooner, and bounds streams as a whole.
+    The deadline of the current request bounds each call as a whole, streams included.
+
+    Args:
+        registry: the registry of this process's models.
+        timeout: seconds for a whole answer; in a stream, for each piece.
     """
 
     def __init__(self, registry: MultiModelRegistry, timeout: float):
@@ -40,11 +43,12 @@ class SameProcessClient:
         self._timeout = timeout
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
-        """The model's response.
+        """Return the model's response.
 
         Raises:
-            NotReachable: the model isn't there or not ready.
-            ChatError: the model refused. UpstreamFailed: it failed, or took longer than the timeout.
+            NotReachable: the model is missing or not ready, or the deadline has passed.
+            UpstreamFailed: the model failed or exceeded the timeout.
+            ChatError: the model raised this error of the tree.
         """
         target = await self._target(model)
         with model_context(target.settings), _sibling_failures(model):
@@ -52,7 +56,7 @@ class SameProcessClient:
                 return await target.predict(request)
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses as they come; raises like `infer`."""
+        """Yield the model's responses as they arrive. Raises like `infer`."""
         target = await self._target(model)
         with _sibling_failures(model):
             async with closing(target.predict_stream(_one(request))) as responses:
@@ -64,7 +68,7 @@ class SameProcessClient:
                     yield checked(response)
 
     async def aclose(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there are no connections."""
 
     async def _target(self, model: str) -> MLModel:
         if current_deadline().passed:
@@ -76,10 +80,10 @@ class SameProcessClient:
 
 
 def checked(response: InferenceResponse) -> InferenceResponse:
-    """A streamed response; raises the error that a runtime of the suite reports as the last response of a stream.
+    """Return a response of a stream.
 
     Raises:
-        MLServerError: there is one.
+        MLServerError: the response is the last one of a failed stream, and reports this error.
     """
     parameters = response.parameters
     sentence, status = getattr(parameters, "error", None), getattr(parameters, "status", None)
@@ -111,14 +115,15 @@ def _sibling_failures(model: str) -> Generator[None]:
 
 
 class RemoteClient:
-    """Calls a model of a V2 server over HTTP. No redirect is followed.
+    """Calls models of a V2 server over HTTP. It follows no redirects.
+
+    The deadline of the current request bounds each call as a whole, streams included.
 
     Args:
-        uri: a server's base URL, or a model's `…/infer` URL as Core 2's agent writes it: then the name given to a call
-            is not used.
-        timeout: seconds for the answer as a whole; of a stream, for its beginning and for each gap. Connecting has 5.
-            The deadline of the request that is being answered may come sooner, and bounds streams as a whole.
-        ca_file: certificates of the authorities that sign `https` servers.
+        uri: the server's base URL, or the `…/infer` URL of one model, as Core 2's agent writes it. With the latter the
+            name given to a call is not used.
+        timeout: seconds for a whole answer; in a stream, for the first piece and between pieces. Connecting may take 5.
+        ca_file: CA file for `https` servers.
         max_bytes: most bytes of an answer, and of one line of a stream.
     """
 
@@ -132,15 +137,16 @@ class RemoteClient:
         )
 
     def url(self, model: str) -> str:
-        """The model's `infer` URL."""
+        """Return the `infer` URL of a model."""
         return self._uri if self._uri.endswith("/infer") else f"{self._uri}/v2/models/{model}/infer"
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
-        """The model's response. The `x-*` headers of the answer are its parameter `headers`, as in this process.
+        """Return the model's response. Its parameter `headers` holds the `x-*` headers of the answer.
 
         Raises:
-            NotReachable: no connection, or no time left. UpstreamFailed: no answer in time, too large, or not V2.
-                Others as the server said; their `__cause__` has the server's own status.
+            NotReachable: there is no connection, or the deadline has passed.
+            UpstreamFailed: the answer is late, too large or not V2.
+            ChatError: the server reported an error; its `__cause__` has the server's own status.
         """
         with _failures(model):
             async with self._deadline.enforced(), self._post(model, self.url(model), request) as answer:
@@ -152,9 +158,9 @@ class RemoteClient:
         return response
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses as they come, by server-sent events from `infer_stream`; raises like `infer`.
+        """Yield the model's responses, which arrive as server-sent events from `infer_stream`. Raises like `infer`.
 
-        What can't stream, as a pipeline on Core 2, answers in one piece.
+        A model that can't stream, such as a pipeline on Core 2, answers in one piece.
         """
         with _failures(model):
             async with AsyncExitStack() as stack:
@@ -177,7 +183,7 @@ class RemoteClient:
                     yield checked(InferenceResponse.model_validate_json(data))
 
     async def declared_outputs(self, model: str) -> list[str]:
-        """The names of the outputs that a model declares; raises like `infer`."""
+        """Return the names of the outputs that a model declares. Raises like `infer`."""
         url = self.url(model).removesuffix("/infer")
         with _failures(model):
             async with self._deadline.enforced(), self._http.stream("GET", url) as answer:
@@ -194,7 +200,7 @@ class RemoteClient:
 
     @asynccontextmanager
     async def _post(self, model: str, url: str, request: InferenceRequest) -> AsyncGenerator[httpx2.Response]:
-        """Sends a request and yields the answer, whose body is still to come.
+        """Send a request, and yield the answer, whose body is still to come.
 
         Raises:
             MLServerError: the server answered with an error.
@@ -210,8 +216,8 @@ class RemoteClient:
 
 
 async def _next_data(lines: AsyncIterator[bytes]) -> bytes | None:
-    """The next event's data; None at the end of the stream. Comments, which servers send as a sign of life, are
-    skipped."""
+    """Return the data of the next event, or None at the end of the stream. Skips comments, which keep connections
+    alive."""
     async for line in lines:
         if line.startswith(b"data:"):
             return line.removeprefix(b"data:")
@@ -219,7 +225,7 @@ async def _next_data(lines: AsyncIterator[bytes]) -> bytes | None:
 
 
 def _body(request: InferenceRequest) -> bytes:
-    """The request as V2 JSON. Headers go as headers, and text as text."""
+    """Return a request as V2 JSON with text elements, and without the parameter `headers`."""
     parameters = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
     parameters.pop("headers", None)
     body = request.model_dump(exclude_none=True, exclude={"parameters"}) | (
@@ -236,7 +242,7 @@ def _plain(value: object) -> object:
 
 @contextmanager
 def _failures(model: str) -> Generator[None]:
-    """Turns what goes wrong with a call into the error tree."""
+    """Turn the failures of an HTTP call into errors of the tree."""
     try:
         yield
     except MLServerError as error:
@@ -252,11 +258,11 @@ def _failures(model: str) -> Generator[None]:
     except TooLarge as error:
         raise UpstreamFailed(f"model '{model}' answered more than 'limits.max_response_bytes' allows") from error
     except ValidationError as error:
-        raise UpstreamFailed(f"model '{model}' answered with something that is not a V2 response") from error
+        raise UpstreamFailed(f"model '{model}' answered something that is not a V2 response") from error
 
 
 def _error_sentence(model: str, status: int, body: bytes) -> str:
-    """What a V2 server says is wrong; where its body isn't V2's, the status."""
+    """Return the error sentence of a V2 server's answer, or a sentence with the status if the answer isn't V2."""
     try:
         return shortened(str(cast(Mapping[str, Any], json.loads(body))["error"]))
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -264,22 +270,27 @@ def _error_sentence(model: str, status: int, body: bytes) -> str:
 
 
 class BoundModel:
-    """A model that is called by another: which one, and through which client."""
+    """A model to call, together with the client for it.
+
+    Args:
+        name: the model's name.
+        client: calls the model.
+    """
 
     def __init__(self, name: str, client: ModelClient):
         self.name = name
         self._client = client
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        """The model's response to `request`."""
+        """Return the model's response to `request`. Raises like the client."""
         return await self._client.infer(self.name, request)
 
     def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The model's responses to `request` as they come."""
+        """Yield the model's responses to `request` as they arrive. Raises like the client."""
         return self._client.stream(self.name, request)
 
     async def aclose(self) -> None:
-        """Give the client's connections back."""
+        """Close the client's connections."""
         await self._client.aclose()
 
 
@@ -289,13 +300,19 @@ async def bind_llm(
     registry: MultiModelRegistry | None,
     max_bytes: int = 16 * 2**20,
 ) -> BoundModel:
-    """The LLM that `settings` name: `infer_uri`, else the model `llm` of this process once it is ready, else `llm_uri`.
+    """Find the LLM that `settings` name: `infer_uri`, else the model `llm` of this process, else `llm_uri`.
 
-    In a worker process it isn't waited for: until it is loaded, calls are `NotReachable`. `max_bytes` bounds the
-    answers of an LLM on another server.
+    Waits until a model of this process is ready. A worker process doesn't wait, because it loads its models one after
+    the other; calls raise `NotReachable` until the LLM is loaded.
+
+    Args:
+        settings: name the LLM.
+        owner: settings of the model that calls the LLM.
+        registry: the registry of this process's models, if there is one.
+        max_bytes: most bytes of an answer of an LLM on another server.
 
     Raises:
-        SettingsError: none is named, or the named one can't be found.
+        SettingsError: the settings name no LLM, or the LLM can't be found.
     """
     if settings.infer_uri is None and settings.llm and registry is not None:
         here = settings.llm in repository_models(owner) or await find_model(registry, settings.llm) is not None
@@ -319,15 +336,20 @@ async def bind_llm(
 
 
 def call_parameters(request: InferenceRequest, **parameters: Any) -> Parameters:
-    """Request parameters for a call made on behalf of `request`: its identity and `x-*` headers, and `parameters`."""
+    """Return the parameters of a call on behalf of `request`: its request id, its `x-*` headers, and `parameters`."""
     return Parameters(headers=forwarded_headers(request), **parameters)
 
 
 def request_on_behalf(request: InferenceRequest | None, inputs: list[Any], **parameters: Any) -> InferenceRequest:
-    """A request with tensors `inputs` to another model, made on behalf of `request` (None: of no request).
+    """Build a request to another model on behalf of a request.
 
-    Its headers carry the identity, which may have characters that an `id` can't have. The tensor `memory_id` goes
-    along, so that the other model can serve conversations in turn.
+    The headers carry the request id, which may have characters that the field `id` can't have. The tensor `memory_id`
+    is sent along, so that the other model can serve conversations in turn.
+
+    Args:
+        request: the request that is being answered, if there is one.
+        inputs: the tensors to send.
+        parameters: parameters to send.
     """
     request = request or InferenceRequest(inputs=[])
     conversation = [tensor for tensor in request.inputs if tensor.name == "memory_id"][:1]

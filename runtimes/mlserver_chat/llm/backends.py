@@ -1,4 +1,4 @@
-"""A user's own backend or scorer: any dotted name in settings, `"backend": "my_module.MyBackend"`."""
+"""Imports a user's own backend or scorer, which settings name: `"backend": "my_module.MyBackend"`."""
 
 import importlib
 import importlib.util
@@ -14,37 +14,50 @@ from ..seams import ChatBackend, Scorer
 
 
 def import_backend(dotted: str, folder: Path, model_settings: Mapping[str, Any]) -> ChatBackend:
-    """The backend of class `dotted`, built with `config.model_settings` as keyword arguments.
+    """Build a backend of the user's.
 
-    The module is looked for beside `model-settings.json` first, then among the installed ones.
+    Args:
+        dotted: module and class. A module in `folder` takes precedence over an installed one.
+        folder: the folder of `model-settings.json`.
+        model_settings: `config.model_settings`, the class's keyword arguments.
 
     Raises:
-        SettingsError: no such module or class, or the class refuses the settings.
+        SettingsError: the module or class is missing or can't be imported, or the class refuses the arguments.
     """
     return _build("backend", dotted, folder, "config.model_settings", model_settings)
 
 
 def import_scorer(dotted: str, folder: Path, scorer_settings: Mapping[str, Any]) -> Scorer:
-    """The scorer of class `dotted`, found like a backend and built with `scorer_settings` as keyword arguments.
+    """Build a scorer of the user's.
+
+    Args:
+        dotted: module and class. A module in `folder` takes precedence over an installed one.
+        folder: the folder of `model-settings.json`.
+        scorer_settings: the class's keyword arguments.
 
     Raises:
-        SettingsError: no such module or class, or the class refuses the settings.
+        SettingsError: the module or class is missing or can't be imported, or the class refuses the arguments.
     """
     return _build("scorer", dotted, folder, "scorer_settings", scorer_settings)
 
 
 def find_class(kind: str, dotted: str, folder: Path) -> Any:
-    """The class `dotted` of the user's; `kind` is what it is called in the settings.
+    """Import a class of the user's.
+
+    Args:
+        kind: the key that names the class in the settings, for error sentences.
+        dotted: module and class.
+        folder: the folder of `model-settings.json`.
 
     Raises:
-        SettingsError: not a dotted name, or no such module or class.
+        SettingsError: `dotted` is not a dotted name, or the module or class is missing or can't be imported.
     """
     module_name, _, class_name = dotted.rpartition(".")
     if not module_name:
         raise SettingsError(f"{kind} '{dotted}' is not a dotted name; expected 'module.Class'")
     try:
         return getattr(_import(module_name, folder), class_name)
-    except Exception as error:  # a module of the user's may raise anything while it is imported
+    except Exception as error:  # a user's module may raise anything
         speaks_of_code = isinstance(error, ImportError | SyntaxError | AttributeError | NameError)
         why = f"{type(error).__name__}: {error}" if speaks_of_code else type(error).__name__
         raise SettingsError(f"{kind} '{dotted}' can't be imported: {why}") from error
@@ -62,7 +75,7 @@ def _import(name: str, folder: Path) -> ModuleType:
     path = folder / f"{name.replace('.', '/')}.py"
     if not path.is_file():
         return importlib.import_module(name)
-    # Two models may each have a `my_module.py`: the folder is part of the name under which Python knows it.
+    # Two models may each have a `my_module.py`, so the name in `sys.modules` depends on the folder.
     unique = f"{name}_{hashed(str(path))[:12]}"
     if unique not in sys.modules:
         spec = importlib.util.spec_from_file_location(unique, path)

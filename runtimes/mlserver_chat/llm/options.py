@@ -1,4 +1,4 @@
-"""Generation options: where they come from and which of them a request may set.
+"""Generation options: their sources, their limits, and those that a request may set.
 
 Precedence: request, then the prompt's `invocation_config`, then the model's settings, then the backend's default.
 """
@@ -24,7 +24,7 @@ DEFAULT_ALLOWED = frozenset(
         *("max_tokens", "max_completion_tokens", "max_new_tokens"),
     )
 )
-"""Options that every request may set, unless the setting `allowed_options` replaces this list."""
+"""Options that a request may set, unless the setting `allowed_options` replaces this list."""
 
 _NEUTRAL: Mapping[str, Callable[[Json], bool]] = {
     "n": lambda value: _equals(value, 1),
@@ -38,11 +38,11 @@ _NEUTRAL: Mapping[str, Callable[[Json], bool]] = {
     "frequency_penalty": lambda value: _equals(value, 0),
     "tools": lambda value: value == [],
 }
-"""Values that ask for nothing. OpenAI clients send them, and some models refuse the options they belong to, so they are
-accepted and never sent on. The one table for all LLM steps."""
+"""Values without effect. OpenAI clients send them, but some models refuse their options. All LLM steps accept these
+values and never send them on."""
 
 _UNUSED = ("user", "metadata")
-"""Options that describe the caller and change no answer: accepted and dropped, unless requests may set them."""
+"""Options that describe the caller and don't change the answer. They are dropped unless requests may set them."""
 
 
 def _equals(value: Json, number: int) -> bool:
@@ -50,11 +50,11 @@ def _equals(value: Json, number: int) -> bool:
 
 
 LENGTH_NAMES = ("max_tokens", "max_completion_tokens", "max_new_tokens")
-"""Names of one option: OpenAI's old one, its new one, which some of its models insist on, and transformers' own."""
+"""Names of the length option: OpenAI's old and new name (some models need the new one), and transformers' name."""
 
 
 def merge_options(*lowest_first: Mapping[str, Json]) -> dict[str, Json]:
-    """One set of options out of several, later ones winning, also where they call the length by another name."""
+    """Merge options; later ones take precedence. The names of the length count as one option."""
     merged: dict[str, Json] = {}
     for options in lowest_first:
         if any(name in options for name in LENGTH_NAMES):
@@ -64,7 +64,7 @@ def merge_options(*lowest_first: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def without_neutral(options: Mapping[str, Json]) -> dict[str, Json]:
-    """The options that ask for something: no null, no neutral value, no `parallel_tool_calls` without `tools`."""
+    """Drop nulls, values without effect, and `parallel_tool_calls` without `tools`."""
     kept = {name: value for name, value in options.items() if value is not None and not _is_neutral(name, value)}
     if "tools" not in kept:
         kept.pop("parallel_tool_calls", None)
@@ -76,11 +76,11 @@ def _is_neutral(name: str, value: Json) -> bool:
 
 
 class RequestOptions:
-    """Reads the generation options of requests, as far as requests may set them.
+    """Reads and checks the generation options of requests.
 
     Args:
-        allowed: names that a request may set. Other options are refused, unless their value is neutral.
-        limits: the operator's caps on the length of an answer, `n` and `stop`.
+        allowed: names that a request may set. Other options are refused, unless their value has no effect.
+        limits: the limits on the length of an answer, `n` and `stop`.
     """
 
     def __init__(self, allowed: Collection[str], limits: GenerationLimits):
@@ -88,36 +88,39 @@ class RequestOptions:
         self._limits = limits
 
     def read(self, request: InferenceRequest, tensors: Tensors) -> dict[str, Json]:
-        """The options of the parameters `kwargs` and `llm_parameters`, of the tensor `llm_parameters`, and of the tool
-        tensors. The later ones win.
+        """Return the options of a request.
+
+        They come from the parameters `kwargs` and `llm_parameters`, the tensor `llm_parameters`, and the tool
+        tensors. Later ones take precedence.
 
         Raises:
-            InvalidInput: not an object, an option that requests may not set, or a value over its limit.
+            InvalidInput: the options are not an object, a request may not set one of them, or a value exceeds its
+                limit.
         """
         options: dict[str, Json] = {}
         for key in ("kwargs", "llm_parameters"):
             options.update(_parameter_object(request, key))
         options.update(llm_parameters_of(tensors))
         options.update(_tool_options(tensors))
-        # The caller chooses streaming by the URL; OpenAI clients send the option all the same.
+        # The URL decides whether the answer is streamed, but OpenAI clients send the option too.
         options.pop("stream", None)
         return {name: self._checked(name, value) for name, value in options.items() if self._is_set(name, value)}
 
     def _is_set(self, name: str, value: Json) -> bool:
-        """Whether a request's option counts.
+        """Whether to keep an option of a request.
 
         Raises:
             InvalidInput: a request may not set it.
         """
         if name in self._allowed:
-            # A null or neutral value stays: it overrides the settings' value, and is dropped after merging.
+            # Keep null and neutral values: they override the settings, and are dropped after merging.
             return True
         if value is None or name in _UNUSED or _is_neutral(name, value):
             return False
         raise InvalidInput(f"option '{_shown(name)}' of 'llm_parameters' may not be set by a request")
 
     def _checked(self, name: str, value: Json) -> Json:
-        """The value, within the operator's caps. Wrong types are left to the backend, which knows what it takes."""
+        """Check a value against the limits. The backend checks its type."""
         limits = self._limits
         if name in LENGTH_NAMES and _is_number(value):
             if value == -1:
@@ -138,7 +141,7 @@ def _is_number(value: Json) -> bool:
 
 def _check_most(name: str, value: float, most: int) -> None:
     if value > most:
-        raise InvalidInput(f"option '{name}' is over this model's limit; expected at most {most}")
+        raise InvalidInput(f"option '{name}' exceeds this model's limit; expected at most {most}")
 
 
 def _check_stop(value: Json, most: int) -> None:
@@ -149,11 +152,13 @@ def _check_stop(value: Json, most: int) -> None:
         if not isinstance(text, str):
             raise InvalidInput("option 'stop' is not a text or a list of texts")
         if len(text) > MAX_STOP_CHARACTERS:
-            raise InvalidInput(f"option 'stop' has a text of {len(text)} characters; expected {MAX_STOP_CHARACTERS}")
+            raise InvalidInput(
+                f"option 'stop' has a text of {len(text)} characters; expected at most {MAX_STOP_CHARACTERS}"
+            )
 
 
 def _usage_option(value: Json) -> Json:
-    """`stream_options` reduced to `include_usage`, the only one that answers honour; None unless it is true."""
+    """Reduce `stream_options` to `include_usage`, the only key that has an effect. Returns None unless it is true."""
     if not isinstance(value, dict):
         raise InvalidInput("option 'stream_options' is not an object")
     wanted = cast(dict[str, Json], value).get("include_usage", False)
@@ -163,7 +168,7 @@ def _usage_option(value: Json) -> Json:
 
 
 def _shown(name: str) -> str:
-    """An option's name as an error sentence may repeat it."""
+    """Return the part of an option's name that an error sentence may repeat."""
     return "".join(filter(str.isprintable, name[:64]))
 
 

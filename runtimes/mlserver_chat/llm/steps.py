@@ -1,4 +1,4 @@
-"""What every LLM runtime does with a request: read the conversation, render the prompt, ask the backend, answer."""
+"""The request path of every LLM runtime: read the conversation, render the prompt, call the backend, respond."""
 
 import asyncio
 import time
@@ -42,28 +42,28 @@ LLM_OUTPUTS = text_metadata("role", "content", "type", "output_all")
 
 
 class PromptSettings(Settings):
-    """The settings that every LLM step shares."""
+    """Settings that all LLM steps share."""
 
     prompt: PromptSource | None = None
     """Prompt file, relative to `model-settings.json`; or the prompt itself; or a list of versions. Default: the
-    conversation goes to the model as it is."""
+    conversation is sent to the model unchanged."""
     prompt_options: PromptOptions = PromptOptions()
-    """Version, arms and reload of the prompt."""
+    """Version, arms and reloading of the prompt."""
     prompt_utils: PromptUtils | None = None
-    """The LLM Module's own form of a prompt."""
+    """A prompt in the form of Seldon's LLM Module."""
     llm_parameters: Options = {}
-    """Generation options of this model, under OpenAI's names; a prompt and a request win over them."""
+    """Generation options of this model, under OpenAI's names. Options of a prompt and of a request take precedence."""
     allowed_options: list[str] | None = None
     """Options that requests may set, in place of the default list: sampling, length, stop, seed, log-probabilities,
     response format and tools."""
     allow_overrides: list[str] = []
-    """Options that requests may set besides, e.g. `user` or `service_tier`."""
+    """Further options that requests may set, e.g. `user` or `service_tier`."""
     limits: GenerationLimits = GenerationLimits()
-    """Limits on what one request may cost."""
+    """Limits on the cost of one request."""
 
     @model_validator(mode="after")
     def _options_it_has(self) -> "PromptSettings":
-        """What the operator sets wrong would else be every caller's error."""
+        """Refuse the operator's wrong options while loading; otherwise every request would fail."""
         try:
             self.check_invocation({})
         except InvalidInput as error:
@@ -71,34 +71,37 @@ class PromptSettings(Settings):
         return self
 
     default_options: ClassVar[frozenset[str]] = DEFAULT_ALLOWED
-    """Options that requests may set where `allowed_options` says nothing."""
+    """Options that requests may set if `allowed_options` is not given."""
 
     def request_options(self) -> RequestOptions:
-        """The reader of the options of requests."""
+        """Return the reader of the options of requests."""
         allowed = self.default_options if self.allowed_options is None else self.allowed_options
         return RequestOptions(frozenset((*allowed, *self.allow_overrides)), self.limits)
 
     def catalog(self, folder: Path) -> PromptCatalog | None:
-        """The prompt's versions, read from `folder`; None without a prompt.
+        """Read the versions of the prompt, with `folder` as the base folder of files.
+
+        Returns:
+            None if the settings have no prompt.
 
         Raises:
-            SettingsError: anything wrong with it.
+            SettingsError: the prompt is wrong.
         """
         return PromptCatalog.of_settings(
             self.prompt, self.prompt_utils, self.prompt_options, folder, self.check_invocation
         )
 
     def check_invocation(self, config: Mapping[str, Any]) -> None:
-        """Refuse a prompt's `invocation_config` that the model can't be called with, as far as these settings tell.
+        """Check the `invocation_config` of a prompt, as far as these settings tell which options the model has.
 
         Raises:
-            InvalidInput: an option that it doesn't have, or a wrong value.
+            InvalidInput: the model lacks an option, or its value is wrong.
         """
 
 
 @dataclass
 class Call:
-    """One request on its way to the backend."""
+    """A request that is being answered."""
 
     tensors: Tensors
     messages: list[Message]
@@ -107,11 +110,11 @@ class Call:
     handed_on: list[ResponseOutput]
     started: float
     elsewhere: float = 0.0
-    """Seconds that the backend and the reader of a stream took."""
+    """Seconds spent in the backend and in the reader of a stream."""
 
     @contextmanager
     def waiting(self) -> Generator[None]:
-        """While the block runs, the backend works: its time isn't ours."""
+        """Count the time of the block as the backend's."""
         began = time.perf_counter()
         try:
             yield
@@ -120,20 +123,20 @@ class Call:
 
     @property
     def overhead_ms(self) -> str:
-        """Milliseconds that we spent so far."""
+        """Milliseconds spent so far, without the backend's time."""
         return f"{(time.perf_counter() - self.started - self.elsewhere) * 1000:.3f}"
 
 
 class ChatStep:
-    """The request path of an LLM runtime. The tensors of its prompt are added to the runtime's metadata.
+    """Answers the requests of an LLM runtime. Adds the tensors of the prompt to the runtime's metadata.
 
     Args:
-        runtime: the model it answers for.
-        backend: what answers; closed with the step.
-        settings: options and denials.
-        prompts: the prompt's versions; None: the conversation goes to the LLM as it is.
-        llm: name of the LLM, part of a prompt's identity.
-        defaults: the model's own generation options, below `settings.llm_parameters`.
+        runtime: the model that receives the requests.
+        backend: generates the answers. The step closes it.
+        settings: options, and the list of those that requests may set.
+        prompts: the versions of the prompt. None: the conversation is sent unchanged.
+        llm: name of the LLM, which is part of a prompt's hash.
+        defaults: the model's own generation options. `settings.llm_parameters` take precedence.
     """
 
     def __init__(
@@ -159,11 +162,16 @@ class ChatStep:
             runtime.inputs = [*known, *text_metadata(*(field for field in prompts.fields if field not in names))]
 
     async def run(self, request: InferenceRequest) -> InferenceResponse:
-        """The whole answer, as `role`, `content`, `type`, `tool_calls` if any, and `output_all`. With the tensor
-        `choices`, their scores instead: `choices` and `logprobs`, the log-probability of each as the whole answer.
+        """Answer a request in one piece.
+
+        Returns:
+            The tensors `role`, `content`, `type`, `output_all`, and `tool_calls` if the model called tools. If the
+            request has the tensor `choices`: `choices` and `logprobs`, the log-probability of each choice as the
+            whole answer.
 
         Raises:
-            InvalidInput: `choices` came, and the backend can't score.
+            InvalidInput: the request is wrong, or it has `choices` and the backend can't score.
+            CallerLeft: the caller hung up.
         """
         call = await self._prepare(request)
         if "choices" in call.tensors:
@@ -173,8 +181,12 @@ class ChatStep:
         return self._respond(call, _outputs(completion), completion.model, completion.finish_reason)
 
     async def stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The answer piece by piece: each response adds its `content`, and the last carries the `finish_reason`.
-        Scores of `choices` come in one piece."""
+        """Answer a request piece by piece. Raises like `run`.
+
+        Yields:
+            Responses whose `content` is the next part of the answer. The last one carries the `finish_reason`. Scores
+            of `choices` come in one response.
+        """
         call = await self._prepare(request)
         if "choices" in call.tensors:
             yield await self._choose(request, call)
@@ -197,13 +209,13 @@ class ChatStep:
     async def _choose(self, request: InferenceRequest, call: Call) -> InferenceResponse:
         choices = required_text(call.tensors, "choices")
         if self._score is None:
-            raise InvalidInput("tensor 'choices' came, but this model can't score choices")
+            raise InvalidInput("the request has the tensor 'choices', but this model can't score choices")
         with call.waiting():
             logprobs = await unless_left(self._score(call.messages, choices, request=request))
         return self._respond(call, [text_output("choices", choices), float_output("logprobs", logprobs)])
 
     async def aclose(self) -> None:
-        """Give back what the backend holds."""
+        """Close the backend."""
         await self._backend.aclose()
 
     async def _prepare(self, request: InferenceRequest) -> Call:
@@ -217,7 +229,7 @@ class ChatStep:
         conversation_id = (optional_text(tensors, "memory_id") or [""])[0] or request_identity(request)
         prompt = self._prompts.select(conversation_id)
         options = without_neutral(merge_options(self._defaults, prompt.invocation_config, requested))
-        # Jinja waits for another process; plain replacement takes less time than a thread's start.
+        # Jinja renders in another process, so wait in a thread. Plain replacement is faster than starting a thread.
         messages = await asyncio.to_thread(fill, prompt, tensors) if prompt.type == "jinja" else fill(prompt, tensors)
         return Call(tensors, messages, options, prompt, handed_on, started)
 

@@ -1,7 +1,7 @@
-"""Whether the caller of a request still waits for its answer.
+"""Cancels the work for a caller that has hung up.
 
-MLServer doesn't cancel a unary REST call whose client hangs up. The server's guard notices it and calls `Caller.leave`;
-work that costs money or holds a model runs inside `Caller.unless_left`.
+MLServer doesn't cancel a unary REST call whose client hangs up. The server's guard notices it and calls `Caller.leave`.
+Work that costs money or occupies a model runs inside `unless_left`.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ class Caller:
         return self._left.is_set()
 
     def leave(self) -> None:
-        """Note that the client has hung up, and cancel what runs inside `unless_left`."""
+        """Note that the client has hung up, and cancel the work inside `unless_left`."""
         self._left.set()
 
     async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled once the client leaves.
+        """Return the result of `work`, or cancel it when the client leaves.
 
         Raises:
             CallerLeft: the client has left.
@@ -53,12 +53,12 @@ _CURRENT: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
 def current_caller() -> Caller | None:
-    """The caller of the request that is being answered; None where nobody can tell whether it has left."""
+    """Return the caller of the current request, or None if no guard watches it."""
     return _CURRENT.get()
 
 
 async def unless_left(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled once the caller of the current request leaves.
+    """Return the result of `work`, or cancel it when the caller of the current request leaves.
 
     Raises:
         CallerLeft: the caller has left.
@@ -69,7 +69,7 @@ async def unless_left(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def caller_scope(caller: Caller) -> Generator[None]:
-    """While the block runs, and in the tasks that it starts, `current_caller` is `caller`."""
+    """Make `caller` the current one for the block and for the tasks that it starts."""
     token = _CURRENT.set(caller)
     try:
         yield

@@ -1,7 +1,7 @@
-"""How long a request may still take.
+"""The time left for a request.
 
-A caller says it in the header `x-request-timeout-ms`: milliseconds left for the whole call. Every step and every
-upstream call subtracts what it used and hands the rest on in the same header.
+A caller sets it in the header `x-request-timeout-ms`, in milliseconds for the whole call. Calls to steps and upstreams
+carry the same header with the time that is left then.
 """
 
 import asyncio
@@ -16,32 +16,38 @@ from dataclasses import dataclass
 from ..errors import InvalidInput
 
 DEADLINE_HEADER = "x-request-timeout-ms"
-"""Milliseconds that are left for the whole call, a whole number from 0 on."""
+"""Header with the milliseconds left for the whole call, an integer of at least 0."""
 
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment after which nobody waits for the answer.
+    """The time at which a caller stops waiting for the answer.
 
     Args:
-        at: the moment, on the clock of `time.monotonic`, in seconds; infinity without a deadline.
+        at: the time in seconds on the clock `time.monotonic`; infinity for no deadline.
     """
 
     at: float = math.inf
 
     @staticmethod
     def after(seconds: float) -> "Deadline":
-        """The deadline `seconds` from now."""
+        """Return the deadline `seconds` from now."""
         return Deadline(time.monotonic() + seconds)
 
     @staticmethod
     def of_headers(headers: Mapping[str, str]) -> "Deadline":
-        """The deadline that a request's headers (lower-case names) ask for; none without the header.
+        """Return the deadline that a request's headers set.
+
+        Args:
+            headers: the headers, with lower-case names.
+
+        Returns:
+            A deadline that never passes if the header is missing.
 
         Raises:
-            InvalidInput: the header isn't a whole number from 0 on.
+            InvalidInput: the header's value is not an integer of at least 0.
         """
         value = headers.get(DEADLINE_HEADER)
         if value is None:
@@ -52,20 +58,20 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left; 0 once it has passed, infinity without a deadline."""
+        """Seconds left: 0 after the deadline, infinity without one."""
         return max(0.0, self.at - time.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether it has passed."""
+        """Whether no time is left."""
         return self.left == 0
 
     def sooner(self, seconds: float) -> "Deadline":
-        """This deadline, or `seconds` from now if that is sooner."""
+        """Return the earlier one of this deadline and `seconds` from now."""
         return min(self, Deadline.after(seconds), key=lambda each: each.at)
 
     def headers(self) -> dict[str, str]:
-        """The header for a call made now under this deadline; none without a deadline."""
+        """Return the header for a call that is made now, or no header without a deadline."""
         return {} if math.isinf(self.at) else {DEADLINE_HEADER: str(int(self.left * 1000))}
 
     @asynccontextmanager
@@ -83,15 +89,15 @@ _CURRENT: ContextVar[Deadline] = ContextVar("deadline", default=_NEVER)
 
 
 def current_deadline() -> Deadline:
-    """The deadline of the request that is being answered; one that never passes outside of a request."""
+    """Return the deadline of the current request. Outside of a request it never passes."""
     return _CURRENT.get()
 
 
 @contextmanager
 def deadline_scope(deadline: Deadline) -> Generator[None]:
-    """While the block runs, `current_deadline` is `deadline`.
+    """Make `deadline` the current one for the block and for the tasks that it starts.
 
-    Don't yield from an async generator inside the block: its context is the reader's.
+    An async generator must not yield inside the block, because its context is that of its reader.
     """
     token = _CURRENT.set(deadline)
     try:

@@ -1,4 +1,4 @@
-"""Who asks, and whether it is the same request again: names, ids and the key that makes an append happen once."""
+"""Ids and headers of requests, and the key by which a store recognizes a repeated append."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ from .deadline import current_deadline
 from .headers import header_text, header_value
 
 NAME_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-"""Names of models, steps and pipelines, as Core 2 accepts them (use with `fullmatch`)."""
+"""Names of models, steps and pipelines that Core 2 accepts. Use it with `fullmatch`."""
 
 MAX_MEMORY_ID = 255
 """Longest `memory_id`, in characters."""
@@ -37,34 +37,34 @@ def request_headers(request: InferenceRequest) -> dict[str, str]:
 
 
 def request_parameter(request: InferenceRequest, name: str) -> Any:
-    """The request's own parameter `name`, None without it. MLServer's types take forty times as long to say None."""
+    """Return a parameter of the request, or None. Forty times as fast as `getattr` where the parameter is missing."""
     extra = request.parameters.model_extra if request.parameters is not None else None
     return extra.get(name) if extra else None
 
 
 def request_identity(request: InferenceRequest) -> str:
-    """What a replay of this request repeats: the `x-request-id` header, else the request's `id`, else ""."""
+    """Return the request id: the header `x-request-id`, else the request's `id`, else "". A replay repeats it."""
     return request_headers(request).get("x-request-id") or request.id or ""
 
 
 _CARRIED_NAME = re.compile(r"x-[-_.a-z0-9]*(?<!-bin)")
-"""Names that both HTTP and gRPC can carry; in gRPC's metadata one that ends in `-bin` wants bytes."""
+"""Header names that HTTP and gRPC can carry. In gRPC metadata, a name that ends in `-bin` needs bytes."""
 
 
-def carried_headers(headers: Mapping[str, str], identity: str = "") -> dict[str, str]:
+def carried_headers(headers: Mapping[str, str], request_id: str = "") -> dict[str, str]:
     """Return the `x-*` headers that a pipeline passes to its steps and that go along to every model called.
 
     Args:
         headers: the headers as they arrived.
-        identity: the value of `x-request-id` if `headers` have none.
+        request_id: the value of `x-request-id` if `headers` have none.
 
     Returns:
         Lower-case names, and values that REST and gRPC carry alike. Names that gRPC can't carry are left out.
     """
     lower = {name.lower(): header_value(value) for name, value in headers.items()}
     carried = {name: value for name, value in lower.items() if _CARRIED_NAME.fullmatch(name)}
-    identity = carried.pop("x-request-id", "") or header_value(identity)
-    return carried | ({"x-request-id": identity} if identity else {})
+    request_id = carried.pop("x-request-id", "") or header_value(request_id)
+    return carried | ({"x-request-id": request_id} if request_id else {})
 
 
 def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
@@ -73,15 +73,15 @@ def forwarded_headers(request: InferenceRequest) -> dict[str, str]:
 
 
 def base_name(model_name: str) -> str:
-    """The model's name without the `_<n>` that Core 2 adds for every new version of its Model resource."""
+    """Return a model's name without the suffix `_<n>`, which Core 2 adds for each version of a Model resource."""
     return re.sub(r"_\d+$", "", model_name)
 
 
 def check_memory_id(memory_id: str) -> str:
-    """`memory_id` itself, if it is one: any text of 1 to 255 characters without NUL.
+    """Return a `memory_id` that is valid: text of 1 to 255 characters without NUL.
 
     Raises:
-        InvalidInput: it isn't.
+        InvalidInput: it is not valid.
     """
     if not memory_id:
         raise InvalidInput("tensor 'memory_id' is an empty text; expected 1 to 255 characters")
@@ -93,38 +93,47 @@ def check_memory_id(memory_id: str) -> str:
 
 
 def memory_id_of(tensors: Tensors) -> str:
-    """The request's `memory_id`, checked."""
+    """Return the `memory_id` of a request.
+
+    Raises:
+        InvalidInput: it is missing or not valid.
+    """
     return check_memory_id(single_text(tensors, "memory_id"))
 
 
 def hashed(text: str) -> str:
-    """SHA-256 of `text`, 64 hex digits: the name under which an id is stored, whatever characters it has."""
+    """Return the SHA-256 of a text as 64 hex digits. Stores use it in place of ids, which may hold any character."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 @dataclass(frozen=True)
 class AppendKey:
-    """Delivery is at-least-once; the same key again is a replay and stored once.
+    """Identifies an append. Delivery is at-least-once, so a store ignores an append whose key it knows.
 
-    Equal messages under another identity, or from another memory model, are other messages.
+    Equal messages with another request id, or to another memory model, have another key.
     """
 
     memory_id: str
-    identity: str
+    request_id: str
     model: str
     content_hash: str
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all fields, 64 hex digits: what a store keeps unique."""
-        return hashed("\0".join((self.memory_id, self.identity, self.model, self.content_hash)))
+        """SHA-256 of all fields as 64 hex digits. A store keeps it unique."""
+        return hashed("\0".join((self.memory_id, self.request_id, self.model, self.content_hash)))
 
 
 def append_key(memory_id: str, request: InferenceRequest, model_name: str, messages: Sequence[Message]) -> AppendKey:
-    """The key under which `messages`, sent by `request` to model `model_name`, are appended.
+    """Return the key of an append.
 
-    A request without an identity (MLServer gives every request an `id`) is nobody's replay.
+    Args:
+        memory_id: the conversation.
+        request: the request that sends the messages. If it has no request id, the key is unique. MLServer gives every
+            request an `id`.
+        model_name: name of the memory model.
+        messages: the messages to append.
     """
     content = hashed("\n".join(message.to_history() for message in messages))
-    identity = request_identity(request) or uuid.uuid4().hex
-    return AppendKey(memory_id, identity, base_name(model_name), content)
+    request_id = request_identity(request) or uuid.uuid4().hex
+    return AppendKey(memory_id, request_id, base_name(model_name), content)

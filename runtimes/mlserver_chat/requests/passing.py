@@ -1,4 +1,4 @@
-"""Hands the request to backends and scorers that want it."""
+"""Passes the request to the backends and scorers that take it."""
 
 import inspect
 from collections.abc import Callable
@@ -8,9 +8,10 @@ R = TypeVar("R")
 
 
 def passing_request(method: Callable[..., R]) -> Callable[..., R]:
-    """`method` as a callable that takes the keyword `request`, the `InferenceRequest` that is being answered.
+    """Wrap a method of a backend or scorer so that it can be called with the keyword `request`.
 
-    A method of a seam may name the keyword `request`. One that doesn't is called without it.
+    Returns:
+        A callable that passes `request`, an `InferenceRequest`, on if the method has a parameter of that name.
     """
     if "request" in inspect.signature(method).parameters:
         return method

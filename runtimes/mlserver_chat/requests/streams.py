@@ -1,4 +1,4 @@
-"""Closing what was not read to its end."""
+"""Closes streams that were not read to their end."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T]]:
-    """Yields `items` and closes them at the end of the block, also when the reader goes away in the middle.
+    """Yield `items`, and close them at the end of the block.
 
-    Without it an abandoned async generator runs its `finally` only when it is garbage-collected, and the work behind
-    it (a generation, an upstream call that costs money) goes on until then.
+    An abandoned async generator runs its `finally` only when it is garbage-collected. Until then its work goes on, such
+    as a generation or an upstream call that costs money.
     """
     try:
         yield items

@@ -1,5 +1,7 @@
-"""Test doubles of the seams, for this suite's tests and for yours; `python -m mlserver_chat.testing` starts the
-OpenAI-compatible server by hand."""
+"""Test doubles for this suite and for your own tests.
+
+`python -m mlserver_chat.testing` starts the OpenAI-compatible test server.
+"""
 
 from .doubles import FakeBackend, FakeModelClient, FakeScorer
 from .openai_server import OpenAIServer, Received, Reply

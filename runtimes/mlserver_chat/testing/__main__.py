@@ -1,4 +1,4 @@
-"""`python -m mlserver_chat.testing [--port PORT]`: the OpenAI-compatible test server by hand, until interrupted."""
+"""`python -m mlserver_chat.testing [--port PORT]` runs the OpenAI-compatible test server until it is interrupted."""
 
 import os
 
@@ -7,10 +7,10 @@ import click
 from .openai_server import OpenAIServer
 
 
-@click.command(help="Serve an OpenAI-compatible chat API on 127.0.0.1 that repeats what it is told.")
+@click.command(help="Serve an OpenAI-compatible chat API on 127.0.0.1 that echoes the last message.")
 @click.option("--port", default=0, show_default="a free one", help="Port to listen on.")
 def main(port: int) -> None:
-    """Start the server and print its base URL."""
+    """Print the server's base URL and serve."""
     try:
         server = OpenAIServer(port)
     except OSError as error:

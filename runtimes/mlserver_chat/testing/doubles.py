@@ -1,4 +1,4 @@
-"""Backends, scorers and clients that answer from a script, without a model and without a network."""
+"""Test doubles of backends, scorers and clients. They need no model and no network."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -15,9 +15,15 @@ def _words(text: str) -> int:
 
 
 class FakeBackend:
-    """A `ChatBackend` that answers `reply`, a text or a function of the messages.
+    """A `ChatBackend` with a fixed answer. It streams word by word, and its usage counts words.
 
-    It streams word by word, keeps every call in `calls`, and raises `error` when one is set. Usage counts words.
+    Args:
+        reply: the answer, or a function of the messages that returns it.
+        error: raised by every call, if given.
+
+    Attributes:
+        calls: messages and options of each call.
+        closed: whether `aclose` was called.
     """
 
     def __init__(self, reply: str | Callable[[Sequence[Message]], str] = "ok", error: Exception | None = None):
@@ -33,7 +39,7 @@ class FakeBackend:
         return self.reply if isinstance(self.reply, str) else self.reply(messages)
 
     async def complete(self, messages: Sequence[Message], params: Params) -> Completion:
-        """The scripted answer."""
+        """Return the answer."""
         text = self._answer(messages, params)
         return Completion(
             {
@@ -49,7 +55,7 @@ class FakeBackend:
         )
 
     async def stream(self, messages: Sequence[Message], params: Params) -> AsyncIterator[CompletionChunk]:
-        """The scripted answer, a word a chunk, then the finish reason."""
+        """Yield the answer in chunks of one word, then a chunk with the finish reason."""
         words = self._answer(messages, params).split(" ")
         pieces = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
         for index, piece in enumerate([*pieces, None]):
@@ -61,20 +67,20 @@ class FakeBackend:
             yield CompletionChunk(base | {"choices": [choice]})
 
     async def score(self, messages: Sequence[Message], choices: Sequence[str]) -> list[float]:
-        """-1 for the choice that the scripted answer begins with, -5 for the others."""
+        """Return -1 for the choice with which the answer begins, and -5 for the others."""
         answer = self._answer(messages, {})
         return [-1.0 if answer.startswith(choice) else -5.0 for choice in choices]
 
     async def aclose(self) -> None:
-        """Note that it was closed."""
+        """Set `closed`."""
         self.closed = True
 
 
 class FakeScorer:
-    """A `Scorer` that gives the label named in the last message (the first label if none) 0.9 and shares the rest."""
+    """A `Scorer` that gives 0.9 to the label that occurs in the last message, or else to the first label."""
 
     async def score(self, messages: Sequence[Message], labels: Sequence[str]) -> list[float]:
-        """One probability a label."""
+        """Return one probability for each label."""
         text = messages[-1].text if messages else ""
         chosen = next((label for label in labels if label in text), labels[0])
         if len(labels) == 1:
@@ -86,21 +92,28 @@ class FakeScorer:
 
 
 class FakeModelClient:
-    """A `ModelClient` that answers from functions, one a model; an unknown model is `NotReachable`."""
+    """A `ModelClient` that calls functions.
+
+    Args:
+        models: the function that answers for each model. Calls to other models raise `NotReachable`.
+
+    Attributes:
+        calls: model and request of each call.
+    """
 
     def __init__(self, models: dict[str, Callable[[InferenceRequest], InferenceResponse]]):
         self._models = models
         self.calls: list[tuple[str, InferenceRequest]] = []
 
     async def infer(self, model: str, request: InferenceRequest) -> InferenceResponse:
-        """The response of the model's function."""
+        """Return the response of the model's function."""
         self.calls.append((model, request))
         if model not in self._models:
             raise NotReachable(f"model '{model}' is not ready")
         return self._models[model](request)
 
     async def stream(self, model: str, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """The same in one piece."""
+        """Yield the response of the model's function."""
         yield await self.infer(model, request)
 
     async def aclose(self) -> None:

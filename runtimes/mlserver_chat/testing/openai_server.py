@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on the loopback interface that answers from a script: no model, no key, no network."""
+"""An OpenAI-compatible test server on the loopback interface with scripted answers."""
 
 import asyncio
 import json
@@ -23,37 +23,37 @@ _MODEL = "scripted"
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer, good or faulty. The same fields give a whole answer or, when asked to stream, its chunks."""
+    """A scripted answer, correct or faulty. It is sent in one piece or, if the client asks for a stream, in chunks."""
 
     text: str | None = None
-    """The answer; None: deterministic, made of the last message. With `tool_calls` or `refusal`: `content` is null."""
+    """The answer. None: an echo of the last message; beside `tool_calls` or a `refusal`, null."""
     tool_calls: Sequence[Mapping[str, Any]] = ()
     """OpenAI tool-call objects."""
     refusal: str | None = None
-    """The model refuses with this sentence."""
+    """Sentence with which the model refuses to answer."""
     finish_reason: str | None = None
-    """Default: `tool_calls` beside tool calls, else `stop`."""
+    """Default: `tool_calls` if there are tool calls, else `stop`."""
     usage_chunk: bool = False
-    """Streams end with a chunk that carries only usage, as with `stream_options.include_usage`."""
+    """Whether a stream ends with a chunk of usage, as with `stream_options.include_usage`."""
     done: bool = True
-    """Streams end with `data: [DONE]`."""
+    """Whether a stream ends with `data: [DONE]`."""
     status: int = 200
-    """HTTP status; from 300 on the body is OpenAI's error object unless `body` is given."""
+    """HTTP status. From 300 on, the body is OpenAI's error object, unless `body` is given."""
     error: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields of the error object, e.g. `{"code": "context_length_exceeded"}`."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """More response headers, e.g. `{"retry-after": "20"}`."""
+    """Further response headers, e.g. `{"retry-after": "20"}`."""
     body: bytes | None = None
-    """Sent instead of everything above, under the same status: half a JSON object, HTML, nothing."""
+    """The body to send with this status in place of the fields above, such as half a JSON object or HTML."""
     delay: float = 0.0
     """Seconds to wait before the answer."""
     pause: float = 0.0
     """Seconds to wait before each chunk of a stream."""
     cut_after: int | None = None
-    """Break the connection after this many chunks (a whole answer is one); 0: before any byte of the body."""
+    """Number of chunks after which the connection breaks; an answer in one piece is one chunk. 0: before the body."""
 
     def completion(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole answer to the chat request `request`."""
+        """Return the answer to a chat request in one piece."""
         message: dict[str, Any] = {"role": "assistant", "content": self._content(request)}
         if self.refusal is not None:
             message["refusal"] = self.refusal
@@ -63,7 +63,7 @@ class Reply:
         return self._envelope(request, "chat.completion", [choice]) | {"usage": self._usage(request)}
 
     def chunks(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks of the same answer, a word each."""
+        """Yield the answer to a chat request in chunks of one word."""
         kind = "chat.completion.chunk"
         words = (self._content(request) or "").split(" ")
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
@@ -102,17 +102,17 @@ def _echo(request: Mapping[str, Any]) -> str:
 
 @dataclass
 class Received:
-    """A request as the server got it."""
+    """A request that the server received."""
 
     path: str
     headers: Mapping[str, str]
     json: dict[str, Any]
     hung_up: bool = False
-    """Whether the client went away before the answer was complete."""
+    """Whether the client disconnected before the answer was complete."""
 
 
 class _Answer(Response):
-    """A `Reply` on its way: raw ASGI, because a broken connection is part of the script."""
+    """Sends a `Reply`. Plain ASGI, because a reply may break the connection."""
 
     def __init__(self, reply: Reply, received: Received):
         self._reply = reply
@@ -120,7 +120,7 @@ class _Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply, streams = self._reply, bool(self._received.json.get("stream"))
-        if await self._gone(reply.delay, receive):
+        if await self._client_leaves(reply.delay, receive):
             return
         kind = "text/event-stream" if streams and reply.status == 200 else "application/json"
         headers = {"content-type": kind, **reply.headers}
@@ -132,10 +132,10 @@ class _Answer(Response):
             }
         )
         for index, piece in enumerate(self._pieces(streams)):
-            if await self._gone(reply.pause, receive):
+            if await self._client_leaves(reply.pause, receive):
                 return
             if index == reply.cut_after:
-                return  # uvicorn closes the connection of an application that ends in the middle of a body
+                return  # uvicorn closes the connection if the application returns before the body is complete
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
@@ -154,8 +154,8 @@ class _Answer(Response):
         else:
             yield json.dumps(reply.completion(request)).encode()
 
-    async def _gone(self, seconds: float, receive: Receive) -> bool:
-        """Wait; True when the client hung up meanwhile."""
+    async def _client_leaves(self, seconds: float, receive: Receive) -> bool:
+        """Wait, and return whether the client has disconnected meanwhile."""
         if not seconds:
             return False
         try:
@@ -169,10 +169,17 @@ class _Answer(Response):
 
 
 class OpenAIServer:
-    """The server; `with OpenAIServer() as server:` starts and stops it. Its URL for clients is `server.base_url`.
+    """An OpenAI-compatible test server that accepts any key. `with OpenAIServer() as server:` starts and stops it.
 
-    Replies given to `script` are used up one a request; after them every answer is `Reply()`. What came in is in
-    `received`. Any key is accepted.
+    Each request uses up one of the replies given to `script`; without any, the answer is `Reply()`.
+
+    Args:
+        port: the port to listen on; 0 for a free one.
+        host: the address to listen on.
+
+    Attributes:
+        base_url: the URL for clients.
+        received: the requests so far.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1"):
@@ -189,20 +196,20 @@ class OpenAIServer:
         self._thread = threading.Thread(target=self.serve, daemon=True)
 
     def script(self, *replies: Reply) -> None:
-        """Answer the next requests with these."""
+        """Answer the next requests with these replies, one each."""
         self._script.extend(replies)
 
     def reset(self) -> None:
-        """Forget the script and what was received."""
+        """Clear the script and the received requests."""
         self._script.clear()
         self.received.clear()
 
     def serve(self) -> None:
-        """Serve until `stop`, or until interrupted when called in the main thread."""
+        """Serve until `stop` is called or, in the main thread, until interrupted."""
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
-        """End it; connections still open are closed."""
+        """Stop serving, and close open connections."""
         self._server.should_exit = self._server.force_exit = True
         self._thread.join(10)
         self._socket.close()
