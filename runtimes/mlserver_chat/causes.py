@@ -1,9 +1,32 @@
 """Describes exceptions for the log without their texts, which may hold secrets or messages."""
 
+import logging
 import traceback
+from http import HTTPStatus
+
+from .errors import CallerLeft, ChatError
+
+logger = logging.getLogger("mlserver.chat")
 
 _MAX_EXCEPTIONS = 8
 _MAX_FRAMES = 3
+_OPERATORS = (HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INTERNAL_SERVER_ERROR)
+"""Statuses of errors that an operator may have to look into."""
+
+
+def log_causes(model: str, error: ChatError, level: int | None = None) -> None:
+    """Log an error that has a cause.
+
+    Args:
+        model: name of the model that raised the error.
+        error: the error.
+        level: level of the line. Default: WARNING for the operator's errors, DEBUG for the caller's.
+    """
+    if level is None:
+        is_operators = error.status in _OPERATORS and not isinstance(error, CallerLeft)
+        level = logging.WARNING if is_operators else logging.DEBUG
+    if _cause_of(error) is not None:
+        logger.log(level, "model '%s': %s", model, cause_chain(error))
 
 
 def cause_chain(error: BaseException) -> str:
@@ -16,11 +39,11 @@ def cause_chain(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and cause not in chain and len(chain) < _MAX_EXCEPTIONS:
         chain.append(cause)
-        cause = cause_of(cause)
+        cause = _cause_of(cause)
     return ", from ".join(map(_described, chain))
 
 
-def cause_of(error: BaseException) -> BaseException | None:
+def _cause_of(error: BaseException) -> BaseException | None:
     """Return the exception that led to `error`, as a Python traceback would show it."""
     if error.__cause__ is not None or error.__suppress_context__:
         return error.__cause__

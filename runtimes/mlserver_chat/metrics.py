@@ -1,6 +1,6 @@
-"""Metrics of the suite, on MLServer's own metrics endpoint.
+"""Metrics of the suite, on MLServer's metrics endpoint.
 
-Each is made on first use: MLServer prepares prometheus for its worker processes after the imports.
+Each metric is created on first use, because MLServer prepares prometheus-client for worker processes after the imports.
 """
 
 import functools
@@ -12,14 +12,19 @@ _per_model: list[Gauge] = []
 
 
 def per_model(gauge: Gauge) -> Gauge:
-    """`gauge` itself, whose one label is the name of a model: a model that is unloaded takes its value along, so that
-    no alert goes on about it."""
+    """Register a gauge whose only label is the model's name.
+
+    Unloading a model removes its value, so that no alert continues for it.
+
+    Returns:
+        The gauge.
+    """
     _per_model.append(gauge)
     return gauge
 
 
 def forget_model(model_name: str) -> None:
-    """Remove what the gauges say about a model. Of worker processes prometheus can't remove anything."""
+    """Remove a model's values from all gauges. With worker processes, prometheus-client can't remove values."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         for gauge in _per_model:
             gauge.remove(model_name)
@@ -29,11 +34,11 @@ def forget_model(model_name: str) -> None:
 def _errors() -> Counter:
     return Counter(
         "mlserver_llm_errors",
-        "Requests that a model answered with an error, by the HTTP status that stands for it",
+        "Requests that a model answered with an error, by HTTP status",
         ["model_name", "status"],
     )
 
 
 def count_error(model_name: str, status: int) -> None:
-    """Count a request that a model answered with an error, over whatever protocol."""
+    """Count a request that a model answered with an error over any protocol."""
     _errors().labels(model_name, status).inc()

@@ -1,4 +1,4 @@
-"""The base class of all runtimes: settings in, the error tree out, nothing else let through."""
+"""The base class of all runtimes. Reads settings, checks requests, and turns exceptions into errors of the tree."""
 
 import functools
 import gc
@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from http import HTTPStatus
 from typing import Any, ClassVar, Generic, TypeVar, cast
 from weakref import WeakSet
 
@@ -15,8 +14,8 @@ from mlserver import MLModel, ModelSettings
 from mlserver.types import Datatype, InferenceRequest, InferenceResponse, MetadataTensor, Parameters, ResponseOutput
 
 from .calls.siblings import find_registry, find_server
-from .causes import cause_chain, cause_of
-from .errors import CallerLeft, ChatError, InternalError, InvalidInput, SettingsError
+from .causes import cause_chain, log_causes
+from .errors import ChatError, InternalError, InvalidInput, SettingsError
 from .metrics import count_error, forget_model
 from .requests.deadline import Deadline, deadline_scope
 from .requests.identity import request_headers
@@ -28,11 +27,11 @@ from .tensors.admission import check_id, check_tensors
 logger = logging.getLogger("mlserver.chat")
 
 GC_VARIABLE = "MLSERVER_LLM_GC_THRESHOLD"
-"""Environment variable with the first threshold of Python's garbage collector; unset: Python's own."""
+"""Environment variable with the first threshold of Python's garbage collector. Unset: Python's default."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """MLServer logs every error of a gRPC call with its traceback; a sentence of ours needs none."""
+    """Drop the traceback that MLServer logs with every error over gRPC, if the error is one of the tree."""
     if record.exc_info and isinstance(record.exc_info[1], ChatError):
         record.exc_info = None
     return True
@@ -43,62 +42,47 @@ logging.getLogger("mlserver.grpc").addFilter(_without_traceback)
 ConfigT = TypeVar("ConfigT", bound=Settings)
 
 _in_use: "WeakSet[Runtime[Any]]" = WeakSet()
-"""What was not unloaded yet: MLServer reloads a model by loading the new one before it unloads the old one."""
+"""Models that were not unloaded. To reload a model, MLServer loads the new one before it unloads the old one."""
 
 
 def _set_gc_threshold() -> None:
-    """Set the garbage collector's first threshold, where the operator asks for it."""
+    """Set the garbage collector's first threshold, if the operator has set the variable."""
     value = os.environ.get(GC_VARIABLE)
     if value is None:
         return
     if not re.fullmatch("[0-9]{1,9}", value):
-        raise SettingsError(f"environment variable '{GC_VARIABLE}' is not a whole number from 0 on")
+        raise SettingsError(f"environment variable '{GC_VARIABLE}' is not an integer of at least 0")
     gc.set_threshold(int(value), *gc.get_threshold()[1:])
 
 
 def text_metadata(*names: str) -> list[MetadataTensor]:
-    """Metadata of text tensors."""
+    """Return the metadata of text tensors."""
     return [MetadataTensor(name=name, datatype=Datatype.BYTES, shape=[-1, 1]) for name in names]
 
 
 def _refuse_batching(settings: ModelSettings) -> None:
-    """MLServer's adaptive batching puts the tensors of several requests into one."""
+    """Refuse MLServer's adaptive batching, which joins the tensors of several requests."""
     size = settings.max_batch_size
     if size > 1:
         raise SettingsError(f"model '{settings.name}': 'max_batch_size' {size} would mix conversations; expected 0")
 
 
 def _without_causes(load: Callable[[Any], Awaitable[bool]]) -> Callable[[Any], Awaitable[bool]]:
-    """`load`, whose errors of the tree reach MLServer without their causes. MLServer would log the causes' texts."""
+    """Wrap `load` so that its errors reach MLServer without their causes, whose texts MLServer would log."""
 
     @functools.wraps(load)
     async def wrapped(self: "Runtime[Any]") -> bool:
         try:
             return await load(self)
         except ChatError as error:
-            _log_causes(self.name, error, logging.WARNING)
+            log_causes(self.name, error, logging.WARNING)
             raise error from None
 
     return wrapped
 
 
-def _log_causes(name: str, error: ChatError, level: int) -> None:
-    """Log an error that something else caused: types and places, no texts."""
-    if cause_of(error) is not None:
-        logger.log(level, "model '%s': %s", name, cause_chain(error))
-
-
-def _is_unremarkable(error: ChatError) -> bool:
-    """Whether the caller caused the error: no operator needs to see it."""
-    return isinstance(error, CallerLeft) or error.status not in (
-        HTTPStatus.FAILED_DEPENDENCY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
-
-
 def _check_id_of_stream(request: InferenceRequest) -> None:
-    """MLServer puts the request's id into every response, also into the one that says it is refused."""
+    """Check the id of a request, and remove a wrong one, because MLServer copies it into every response."""
     try:
         check_id(request)
     except InvalidInput:
@@ -107,11 +91,16 @@ def _check_id_of_stream(request: InferenceRequest) -> None:
 
 
 class Runtime(MLModel, Generic[ConfigT]):
-    """A runtime of the suite.
+    """Base class of all runtimes.
 
-    A subclass names its `settings_class`, builds its parts in `load` and tells `resources` how to close them, answers
-    in `handle`, and streams in `handle_stream` if it can. MLServer re-executes the module of a runtime once a model, so
-    that module holds no state, no metric and no registry.
+    A subclass sets `settings_class`, builds its parts in `load`, and registers in `resources` how to close them. It
+    answers in `handle` and, if it can stream, in `handle_stream`. MLServer executes the module of a runtime again for
+    each model, so the module must hold no state, no metric and no registry.
+
+    Attributes:
+        config: the settings, an instance of `settings_class`.
+        registry: MLServer's registry of models, or None outside of MLServer.
+        resources: closed when the model is unloaded.
     """
 
     settings_class: ClassVar[type[Settings]]
@@ -141,12 +130,15 @@ class Runtime(MLModel, Generic[ConfigT]):
         try:
             return load_settings(self.settings_class, settings)
         except SettingsError as error:
-            _log_causes(settings.name, error, logging.DEBUG)
+            log_causes(settings.name, error, logging.DEBUG)
             raise error from None
 
     async def unload(self) -> bool:
-        """Close what `load` put into `resources`. MLServer calls it after a failed `load` too, when parts are missing,
-        and on the main process's copy of a worker's model, which was never loaded."""
+        """Close `resources`.
+
+        MLServer also calls this after a failed `load`, and on the main process's copy of a worker's model, which was
+        never loaded.
+        """
         await self.resources.aclose()
         _in_use.discard(self)
         if all(other.name != self.name for other in _in_use):
@@ -154,18 +146,22 @@ class Runtime(MLModel, Generic[ConfigT]):
         return True
 
     async def handle(self, request: InferenceRequest) -> InferenceResponse:
-        """Answer one request."""
+        """Answer a request. Subclasses implement it."""
         raise NotImplementedError
 
     def handle_stream(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
-        """Answer one request piece by piece; by default in one piece."""
+        """Answer a request piece by piece. By default, in one piece."""
         return self._single(request)
 
     async def _single(self, request: InferenceRequest) -> AsyncIterator[InferenceResponse]:
         yield await self.handle(request)
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """MLServer's entry: `handle`, with every exception outside the error tree turned into the fixed 500."""
+        """Check and answer a request from MLServer.
+
+        Raises:
+            ChatError: an error of the tree without its causes. Any other exception becomes `InternalError`.
+        """
         try:
             check_id(payload)
             check_tensors(payload)
@@ -175,8 +171,11 @@ class Runtime(MLModel, Generic[ConfigT]):
             raise self._counted(error) from None
 
     async def predict_stream(self, payloads: AsyncIterator[InferenceRequest]) -> AsyncIterator[InferenceResponse]:
-        """MLServer's entry for streams. REST can't carry a status once a stream is asked for, so an error becomes one
-        last response without outputs and with the parameters `error` and `status`."""
+        """Check and answer requests from MLServer piece by piece.
+
+        A stream over REST can't change its status. So an error becomes a last response without outputs and with the
+        parameters `error` and `status`.
+        """
         async for payload in payloads:
             try:
                 _check_id_of_stream(payload)
@@ -194,7 +193,7 @@ class Runtime(MLModel, Generic[ConfigT]):
                 yield self.response([], error=str(clean), status=int(clean.status_code))
 
     def response(self, outputs: Sequence[ResponseOutput], **parameters: Any) -> InferenceResponse:
-        """A response of this model."""
+        """Build a response of this model."""
         return InferenceResponse(
             model_name=self.name,
             model_version=self.version,
@@ -208,9 +207,9 @@ class Runtime(MLModel, Generic[ConfigT]):
         return clean
 
     def _clean(self, error: Exception) -> ChatError:
-        """The error for the caller; its causes go to the log, and no further."""
+        """Return the error for the caller, and log its causes."""
         if isinstance(error, ChatError):
-            _log_causes(self.name, error, logging.DEBUG if _is_unremarkable(error) else logging.WARNING)
+            log_causes(self.name, error)
             return error
         if isinstance(error, RecursionError):
             logger.debug("model '%s': %s", self.name, cause_chain(error))

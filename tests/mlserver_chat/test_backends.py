@@ -11,7 +11,7 @@ from mlserver_chat.testing import FakeBackend, FakeScorer
 MINE = "class Mine:\n    def __init__(self, size: int):\n        self.size = size\n"
 
 
-def test_a_module_beside_the_settings_wins_and_two_models_do_not_share_it(tmp_path: Path) -> None:
+def test_a_module_beside_the_settings_takes_precedence_and_is_not_shared(tmp_path: Path) -> None:
     for name, text in (("a", MINE), ("b", MINE.replace("= size", "= -size"))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.py").write_text(text, encoding="utf-8")
@@ -36,7 +36,7 @@ def test_installed_classes_are_found(tmp_path: Path) -> None:
         ("mine.Mine", "refuses 'config.model_settings'"),
     ],
 )
-def test_what_can_not_be_built_is_a_settings_error(tmp_path: Path, dotted: str, sentence: str) -> None:
+def test_a_class_that_cannot_be_built_is_a_settings_error(tmp_path: Path, dotted: str, sentence: str) -> None:
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     (tmp_path / "secret.py").write_text("raise OSError('sk-planted')", encoding="utf-8")
     (tmp_path / "broken.py").write_text("class", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Calling a model on another V2 server: its errors are ours, its streams too."""
+"""The clients for models of other V2 servers and of this process."""
 
 import asyncio
 import gzip
@@ -59,7 +59,7 @@ async def pieces(remote: RemoteClient) -> list[str]:
         ("http://envoy:9000/v2/pipelines/chat/infer", "http://envoy:9000/v2/pipelines/chat/infer"),
     ],
 )
-async def test_a_request_goes_to_the_models_url_with_its_x_headers(uri, url):
+async def test_a_request_is_sent_to_the_models_url_with_its_x_headers(uri, url):
     seen: list[httpx2.Request] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -90,7 +90,7 @@ async def test_a_request_goes_to_the_models_url_with_its_x_headers(uri, url):
     ],
 )
 @pytest.mark.parametrize("body", [{"json": {"error": "the sentence"}}, {"text": "<html>"}, {"json": [1]}])
-async def test_an_error_of_the_server_is_one_of_ours(status, kind, body):
+async def test_an_error_of_the_server_becomes_an_error_of_the_tree(status, kind, body):
     remote = client(lambda _: httpx2.Response(status, **body))
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(ChatError) as caught:
@@ -112,7 +112,7 @@ async def test_a_stream_that_reports_an_error_raises_it():
 
 
 @pytest.mark.parametrize("status", [404, 405])
-async def test_what_cannot_stream_answers_in_one_piece(status):
+async def test_a_model_without_streams_answers_in_one_piece(status):
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(status) if request.url.path.endswith("_stream") else httpx2.Response(200, json=BODY)
 
@@ -120,13 +120,13 @@ async def test_what_cannot_stream_answers_in_one_piece(status):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "data: {\n\n", '{"outputs": 3}'])
-async def test_something_that_is_not_v2_is_the_servers_fault(text):
+async def test_an_answer_that_is_not_v2_is_an_upstream_failure(text):
     remote = client(lambda _: httpx2.Response(200, text=text))
     with pytest.raises(UpstreamFailed, match="not a V2 response"):
         await remote.infer("m", REQUEST)
 
 
-async def test_the_servers_own_status_is_the_cause_of_an_error():
+async def test_the_cause_of_an_error_has_the_servers_status():
     remote = client(lambda _: httpx2.Response(404, json={"error": "no such model"}))
     with pytest.raises(UpstreamFailed) as caught:
         await remote.infer("m", REQUEST)
@@ -134,12 +134,12 @@ async def test_the_servers_own_status_is_the_cause_of_an_error():
     assert isinstance(cause, MLServerError) and (cause.status_code, str(cause)) == (404, "no such model")
 
 
-async def test_the_x_headers_of_an_answer_are_a_parameter_as_in_this_process():
+async def test_the_x_headers_of_an_answer_become_its_parameter_headers():
     remote = client(lambda _: httpx2.Response(200, json=BODY, headers={"X-Color": "red", "server": "s"}))
     assert (await remote.infer("m", REQUEST)).parameters.headers == {"x-color": "red"}
 
 
-async def test_an_answer_or_a_line_over_max_bytes_is_not_read():
+async def test_an_answer_or_line_over_max_bytes_is_refused():
     remote = client(lambda _: httpx2.Response(200, content=b"x" * 5000), max_bytes=4096)
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(UpstreamFailed, match="answered more than"):
@@ -149,7 +149,7 @@ async def test_an_answer_or_a_line_over_max_bytes_is_not_read():
     assert len(await pieces(remote)) == 100
 
 
-async def test_a_compressed_answer_is_not_inflated():
+async def test_a_compressed_answer_is_not_decompressed():
     async def bomb():
         yield gzip.compress(b" " * 5_000_000 + json.dumps(BODY).encode())
 
@@ -164,7 +164,7 @@ async def trickle():
         await asyncio.sleep(0.01)
 
 
-async def test_timeout_bounds_an_answer_as_a_whole_and_each_gap_of_a_stream():
+async def test_timeout_bounds_a_whole_answer_and_each_gap_of_a_stream():
     remote = client(lambda _: httpx2.Response(200, content=trickle()), timeout=0.1)
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(UpstreamFailed, match="did not answer in time"):
@@ -190,7 +190,7 @@ async def test_a_servers_error_sentence_is_cut():
     assert len(str(caught.value)) == MAX_SENTENCE
 
 
-async def test_the_requests_deadline_bounds_a_call_and_one_that_has_passed_sends_nothing():
+async def test_a_deadline_bounds_a_call_and_prevents_it_once_passed():
     sent: list[httpx2.Request] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -204,14 +204,14 @@ async def test_the_requests_deadline_bounds_a_call_and_one_that_has_passed_sends
     assert 0 < int(only.headers[DEADLINE_HEADER]) <= 100
 
 
-async def test_a_server_is_asked_what_a_model_declares():
+async def test_declared_outputs_come_from_the_models_metadata():
     metadata = {"name": "m", "platform": "", "inputs": [], "outputs": [{"name": "o", "datatype": "BYTES", "shape": []}]}
     assert await client(lambda _: httpx2.Response(200, json=metadata)).declared_outputs("m") == ["o"]
     with pytest.raises(UpstreamFailed):
         await client(lambda _: httpx2.Response(200, json=[])).declared_outputs("m")
 
 
-async def test_a_server_that_is_not_there_is_not_reachable():
+async def test_a_server_that_is_down_is_not_reachable():
     remote = RemoteClient(f"http://127.0.0.1:{free_ports(1)[0]}", timeout=5)
     for call in (remote.infer("m", REQUEST), pieces(remote)):
         with pytest.raises(NotReachable, match="model 'm' can't be reached"):
@@ -264,7 +264,7 @@ async def slow():
 
 
 @pytest.mark.parametrize("doing", [bug, fixed_500, slow])
-async def test_a_sibling_that_fails_is_a_failed_upstream_and_never_a_500_of_the_caller(doing):
+async def test_a_failing_sibling_is_an_upstream_failure_and_not_a_500(doing):
     here = SameProcessClient(Registry(doing), timeout=0.1)  # type: ignore[arg-type]
     with pytest.raises(UpstreamFailed) as infer:
         await here.infer("sibling", REQUEST)

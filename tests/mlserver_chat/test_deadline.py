@@ -12,23 +12,23 @@ def test_a_request_without_the_header_has_no_deadline() -> None:
     assert deadline.headers() == {}
 
 
-def test_the_header_is_what_is_left_in_milliseconds() -> None:
+def test_the_header_holds_the_milliseconds_left() -> None:
     deadline = Deadline.of_headers({DEADLINE_HEADER: "2000"})
     assert 1.5 < deadline.left <= 2
     assert 1500 < int(deadline.headers()[DEADLINE_HEADER]) <= 2000
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1.5", "soon", "9" * 13, "٣"])
-def test_anything_but_whole_milliseconds_is_refused(value: str) -> None:
+def test_a_header_that_is_no_integer_is_refused(value: str) -> None:
     with pytest.raises(InvalidInput, match=DEADLINE_HEADER):
         Deadline.of_headers({DEADLINE_HEADER: value})
 
 
-def test_zero_has_passed() -> None:
+def test_a_deadline_of_zero_has_passed() -> None:
     assert Deadline.of_headers({DEADLINE_HEADER: "0"}).passed
 
 
-def test_the_sooner_of_two_deadlines_holds() -> None:
+def test_sooner_returns_the_earlier_deadline() -> None:
     assert Deadline.after(10).sooner(1).left <= 1
     assert Deadline.after(1).sooner(10).left <= 1
     assert Deadline().sooner(1).left <= 1

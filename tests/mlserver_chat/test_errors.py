@@ -1,4 +1,4 @@
-"""The error tree keeps its promises about statuses and first words."""
+"""The error tree: statuses, and the first words of sentences."""
 
 import pytest
 from mlserver.errors import MLServerError
@@ -10,14 +10,14 @@ def leaves(kind: type[errors.ChatError] = errors.ChatError) -> list[type[errors.
     return [kind, *(leaf for sub in kind.__subclasses__() for leaf in leaves(sub))]
 
 
-def test_every_error_of_this_module_is_drawn_in_its_tree() -> None:
+def test_the_docstring_lists_every_error() -> None:
     for leaf in leaves():
         if leaf.__module__ == errors.__name__:
             assert f"{leaf.__name__} " in (errors.__doc__ or "")
             assert issubclass(leaf, MLServerError)
 
 
-def test_no_error_of_this_module_makes_core_2_send_the_request_again() -> None:
+def test_no_error_makes_core_2_repeat_the_request() -> None:
     assert not {leaf.status.value for leaf in leaves() if leaf.__module__ == errors.__name__} & {400, 404, 502}
 
 
@@ -29,7 +29,7 @@ def test_no_error_of_this_module_makes_core_2_send_the_request_again() -> None:
         (errors.NotReachable, "not reachable: slow down"),
     ],
 )
-def test_grpc_clients_can_tell_kinds_by_the_first_words(leaf: type[errors.ChatError], sentence: str) -> None:
+def test_a_sentence_begins_with_the_kind_of_error(leaf: type[errors.ChatError], sentence: str) -> None:
     assert str(leaf("slow down")) == sentence
     assert str(leaf(sentence)) == sentence
 
@@ -41,7 +41,7 @@ def test_an_internal_error_says_nothing_about_its_cause() -> None:
 @pytest.mark.parametrize(
     ("status", "leaf"), [(422, errors.InvalidInput), (503, errors.NotReachable), (500, errors.UpstreamFailed)]
 )
-def test_the_error_of_another_server_becomes_one_of_ours(status: int, leaf: type[errors.ChatError]) -> None:
+def test_from_status_returns_the_error_for_a_status(status: int, leaf: type[errors.ChatError]) -> None:
     assert type(errors.from_status(status, "x")) is leaf
 
 

@@ -29,12 +29,12 @@ def load(extra: dict[str, Any]) -> Outer:
     return load_settings(Outer, settings)
 
 
-def test_flat_strings_of_a_model_resource_are_coerced_and_merged() -> None:
+def test_flat_strings_of_a_model_resource_are_converted_and_merged() -> None:
     loaded = load({"config": '{"window_size": "20"}', "config.names": '["a", "b"]', "strict": "true", "note": "[1]"})
     assert (loaded.config.window_size, loaded.config.names, loaded.strict, loaded.note) == (20, ["a", "b"], True, "[1]")
 
 
-def test_a_dotted_name_wins_over_the_nested_value() -> None:
+def test_a_dotted_name_takes_precedence_over_the_nested_value() -> None:
     assert load({"config.window_size": "5", "config": {"window_size": 50}}).config.window_size == 5
 
 
@@ -50,19 +50,19 @@ def test_a_dotted_name_wins_over_the_nested_value() -> None:
         ({"config": {"window_size": "many"}}, "'parameters.extra.config.window_size': input should be a valid integer"),
     ],
 )
-def test_a_wrong_key_or_value_is_named_with_the_model(extra: dict[str, Any], names: str) -> None:
+def test_an_error_names_the_model_and_the_key(extra: dict[str, Any], names: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load(extra)
     assert str(refused.value).startswith(f"model 'm': {names}")
 
 
-def test_the_environment_fills_what_the_file_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_fills_in_missing_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLSERVER_MODEL_EXAMPLE_WINDOW_SIZE", "7")
     assert load({"config": {}}).config.window_size == 7
     assert load({"config": {"window_size": 8}}).config.window_size == 8
 
 
-def test_a_secret_is_a_reference_and_never_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_secret_behind_a_reference_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EXAMPLE_KEY", "sk-planted")
     (tmp_path / "key").write_text("sk-planted\n", encoding="utf-8")
     for reference in ("env:EXAMPLE_KEY", f"file:{tmp_path}/key"):
@@ -72,12 +72,12 @@ def test_a_secret_is_a_reference_and_never_shows(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("reference", ["env:NOT_SET", "file:/nowhere"])
-def test_a_reference_to_nothing_is_a_load_error(reference: str) -> None:
+def test_a_broken_reference_fails_loading(reference: str) -> None:
     with pytest.raises(SettingsError, match=r"config\.api_key': it refers to "):
         load({"config": {"api_key": reference}})
 
 
-def test_settings_can_be_checked_where_their_secrets_are_not() -> None:
+def test_settings_can_be_checked_without_their_secrets() -> None:
     with secrets_may_be_absent() as absent:
         assert load({"config": {"api_key": "env:NOT_SET"}}).config.api_key is not None
         load({"config": {"api_key": "file:/nowhere"}})
@@ -86,7 +86,7 @@ def test_settings_can_be_checked_where_their_secrets_are_not() -> None:
         load({"config": {"api_key": "env:NOT_SET"}})
 
 
-def test_all_faults_are_told_each_with_its_key() -> None:
+def test_settings_faults_returns_all_faults_with_their_keys() -> None:
     parameters = ModelParameters(extra={"strickt": 1, "config": {"window_size": "many", "windowsize": 1}})
     faults = settings_faults(Outer, ModelSettings(name="m", implementation="mlserver.MLModel", parameters=parameters))
     assert sorted(key for key, _ in faults) == [
@@ -103,7 +103,7 @@ def test_an_error_never_shows_the_value() -> None:
     assert "sk-planted" not in str(refused.value)
 
 
-def test_settings_made_in_code_have_no_folder_of_their_own() -> None:
+def test_settings_made_in_code_use_the_working_directory() -> None:
     settings = ModelSettings(name="m", implementation="mlserver.MLModel")
     assert settings_folder(settings) == Path.cwd()
     assert load_settings(Outer, settings) == Outer()
@@ -119,7 +119,7 @@ class WithOptions(Settings):
     options: Options = {}
 
 
-def test_options_of_a_library_may_refer_to_secrets_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_options_may_refer_to_secrets_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXAMPLE_KEY", "sk-planted")
     loaded = WithOptions.model_validate({"options": {"headers": [{"authorization": "env:EXAMPLE_KEY"}], "n": 1}})
     assert loaded.options == {"headers": [{"authorization": "sk-planted"}], "n": 1}

@@ -88,7 +88,7 @@ def test_a_sibling_that_the_repository_lacks_is_an_error_at_once(tmp_path_factor
     assert "model 'caller' calls 'nobody', which its model repository lacks" in server.log.read_text(encoding="utf-8")
 
 
-def test_a_server_that_is_not_there_is_not_reachable(mlserver: Callable[..., Server]) -> None:
+def test_a_server_that_is_down_is_not_reachable(mlserver: Callable[..., Server]) -> None:
     uri = "http://127.0.0.1:9/v2/models/callee/infer"
     remote = mlserver({"remote": settings("Caller", llm_uri=uri)}, files=FILES)
     answer: httpx2.Response = remote.infer("remote", [text("x", "y")])

@@ -1,4 +1,4 @@
-"""Calling a real V2 server that dribbles or sends without end."""
+"""Time and size limits, against a real V2 server that trickles or never ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -53,7 +53,7 @@ async def stream(remote: RemoteClient) -> None:
     [(b"HTTP/1.1 200 OK\r\nx-slow: ", b"x"), (HEAD, b" "), (HEAD, b"\n"), (HEAD, b": still here\n")],
     ids=["headers", "body", "lines", "comments"],
 )
-async def test_a_dribbling_server_is_given_up_in_time(
+async def test_a_trickling_server_ends_at_the_timeout(
     call: Callable[[RemoteClient], Awaitable[None]], head: bytes, piece: bytes
 ) -> None:
     async with serving(head, piece, pause=0.02) as url:
@@ -65,7 +65,7 @@ async def test_a_dribbling_server_is_given_up_in_time(
 
 
 @pytest.mark.parametrize("call", [infer, stream])
-async def test_an_endless_line_is_read_up_to_the_limit(call: Callable[[RemoteClient], Awaitable[None]]) -> None:
+async def test_an_endless_line_is_cut_at_the_limit(call: Callable[[RemoteClient], Awaitable[None]]) -> None:
     async with serving(HEAD, b"x" * 65_536, pause=0) as url:
         remote = RemoteClient(url, timeout=20, max_bytes=200_000)
         with pytest.raises(UpstreamFailed, match="answered more than"):

@@ -1,4 +1,4 @@
-"""The classifier as MLServer runs it: over HTTP, beside the LLM it asks, and with a scorer of the user's."""
+"""The classifier in a real MLServer, and with a user's scorer."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def history(*texts: str) -> dict[str, Any]:
     return text("history", *[message.to_history() for message in messages])
 
 
-def test_history_alone_is_enough(server: Server) -> None:
+def test_the_tensor_history_is_enough(server: Server) -> None:
     answer = outputs(server.infer("route-request", [history("my status of #12", "any status?")]))
     assert answer["label"] == ["status"]
     assert answer["labels"] == ["status", "support"]
@@ -70,7 +70,7 @@ def test_history_alone_is_enough(server: Server) -> None:
     assert "support" not in answer
 
 
-def test_exactly_one_route_tensor_and_every_field(server: Server) -> None:
+def test_the_answer_has_one_route_tensor_and_every_field(server: Server) -> None:
     chat = [text("role", "user"), text("content", "error #404, help"), text("type", "text")]
     response = server.infer("route-request", [text("memory_id", "m-1"), text("llm_parameters", "{}"), *chat])
     answer = outputs(response)
@@ -86,7 +86,7 @@ def test_exactly_one_route_tensor_and_every_field(server: Server) -> None:
             assert (tensor["name"], tensor["datatype"]) in (("score", "FP64"), ("scores", "FP64"))
 
 
-def test_the_metadata_names_every_tensor_that_may_come(server: Server) -> None:
+def test_the_metadata_lists_every_output_tensor(server: Server) -> None:
     import httpx2
 
     metadata = httpx2.get(f"{server.url}/v2/models/route-request").json()
@@ -124,7 +124,7 @@ async def test_the_llm_may_be_a_url(server: Server) -> None:
     await model.unload()
 
 
-async def test_a_url_that_is_no_llm_is_an_upstream_failure(server: Server) -> None:
+async def test_a_model_that_is_no_llm_is_an_upstream_failure(server: Server) -> None:
     model = await loaded({"infer_uri": f"{server.url}/v2/models/route-request/infer"})
     with pytest.raises(UpstreamFailed, match="without tensor 'choices'"):
         await model.predict(request("hello"))
@@ -154,13 +154,13 @@ def labels_of(response: Any) -> list[str]:
     return [label]
 
 
-async def test_a_scorer_of_the_users_takes_the_place_of_the_llm() -> None:
+async def test_a_users_scorer_replaces_the_llm() -> None:
     model = await loaded(FAKE)
     assert labels_of(await model.predict(request("status"))) == ["status"]
     assert labels_of(await model.predict(request("support"))) == ["support"]
 
 
-async def test_the_scorer_of_the_documentation_works(tmp_path: Path) -> None:
+async def test_the_documented_scorer_works(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "classifier.md").read_text(encoding="utf-8")
     code, settings = re.search(r"```python\n(.*?)```.*?```json\n(.*?)```", page, re.DOTALL).groups()  # type: ignore[union-attr]
     (tmp_path / "keywords.py").write_text(code, encoding="utf-8")
@@ -198,7 +198,7 @@ class Slow:
     await model.unload()
 
 
-async def test_below_the_threshold_the_default_route_is_chosen_with_its_own_score() -> None:
+async def test_below_the_threshold_the_default_route_is_chosen() -> None:
     model = await loaded(FAKE | {"threshold": 0.95, "default_route": "support"})
     response = await model.predict(request("status"))
     assert labels_of(response) == ["support"]
@@ -215,7 +215,7 @@ async def test_below_the_threshold_the_default_route_is_chosen_with_its_own_scor
         ("mlserver_chat.testing.FakeModelClient", "refuses 'scorer_settings'"),
     ],
 )
-async def test_a_scorer_that_can_not_be_built_stops_loading(scorer: str, sentence: str) -> None:
+async def test_a_scorer_that_cannot_be_built_fails_loading(scorer: str, sentence: str) -> None:
     with pytest.raises(SettingsError, match=sentence):
         await loaded({"scorer": scorer})
 
@@ -245,14 +245,14 @@ async def test_any_text_gets_exactly_one_route(hostile: str) -> None:
     labels_of(await model.predict(request(hostile)))
 
 
-async def test_a_label_that_begins_another_is_kept_apart() -> None:
+async def test_a_label_that_is_a_prefix_of_another_is_kept_apart() -> None:
     model = await loaded(FAKE | {"routes": [{"name": "sales"}, {"name": "sales-team"}], "fields": {}})
     response = await model.predict(request("hello"))
     names = [output.name for output in response.outputs]
     assert "sales" in names and "sales-team" not in names
 
 
-async def test_many_at_once_do_not_mix() -> None:
+async def test_concurrent_requests_do_not_mix() -> None:
     model = await loaded(FAKE)
     wanted = ["status", "support"] * 50
     answers = await asyncio.gather(*(model.predict(request(f"#{i} {label}")) for i, label in enumerate(wanted)))
@@ -262,12 +262,12 @@ async def test_many_at_once_do_not_mix() -> None:
         assert field.data.root[0].decode() == (f"#{index}" if label == "status" else "")
 
 
-async def test_batching_would_mix_conversations_and_is_refused() -> None:
+async def test_adaptive_batching_is_refused() -> None:
     with pytest.raises(SettingsError, match="'max_batch_size' 4 would mix conversations"):
         await loaded(FAKE, max_batch_size=4)
 
 
-async def test_no_user_message_is_refused_before_the_llm_is_asked() -> None:
+async def test_a_conversation_without_a_user_message_is_refused() -> None:
     model = await loaded(FAKE)
     with pytest.raises(InvalidInput, match="no message of role 'user'"):
         await model.predict(InferenceRequest(inputs=[text_input("role", ["system"]), text_input("content", ["x"])]))

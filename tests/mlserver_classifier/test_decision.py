@@ -1,4 +1,4 @@
-"""From probabilities to one route."""
+"""The choice of a route by probability."""
 
 import math
 
@@ -24,7 +24,7 @@ AB = ["a", "b"]
         ([0.0, 1.0], 1.0, "a", "b", 1.0),
     ],
 )
-def test_the_best_route_unless_it_is_not_good_enough_or_not_alone(
+def test_the_best_route_is_chosen_except_below_the_threshold_or_in_a_tie(
     probabilities: list[float], threshold: float | None, default: str | None, label: str, score: float
 ) -> None:
     decision = decide(AB, probabilities, threshold, default)
@@ -34,7 +34,7 @@ def test_the_best_route_unless_it_is_not_good_enough_or_not_alone(
 @pytest.mark.parametrize(
     "probabilities", [[1.0], [0.5, 0.3, 0.2], [0.5, math.nan], [math.inf, 0.0], [1.5, -0.5], [0.2, 0.2], []]
 )
-def test_what_is_no_distribution_is_the_fault_of_the_scorer(probabilities: list[float]) -> None:
+def test_scores_that_are_no_distribution_are_an_upstream_failure(probabilities: list[float]) -> None:
     with pytest.raises(UpstreamFailed, match="the scorer gave"):
         decide(AB, probabilities)
 
@@ -48,12 +48,12 @@ def test_scores_sum_to_one_and_one_route_is_chosen(logprobs: list[float]) -> Non
     assert decision.label == "r0" or decision.score == max(decision.scores) >= 0.9
 
 
-def test_softmax_stands_any_magnitude() -> None:
+def test_softmax_accepts_any_magnitude() -> None:
     assert softmax([-1e9, -1e9 - math.log(3)]) == pytest.approx([0.75, 0.25])
     assert softmax([0.0, -math.inf]) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("logprobs", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
-def test_softmax_refuses_what_says_nothing(logprobs: list[float]) -> None:
+def test_softmax_refuses_nan_and_infinity(logprobs: list[float]) -> None:
     with pytest.raises(UpstreamFailed, match="not finite numbers"):
         softmax(logprobs)

@@ -29,11 +29,11 @@ async def find(settings: FieldSettings, texts: list[str], route: str = "status")
         ([""], ""),
     ],
 )
-async def test_the_newest_message_with_a_value_wins(texts: list[str], value: str) -> None:
+async def test_the_value_of_the_newest_message_is_found(texts: list[str], value: str) -> None:
     assert await find(NUMBER, texts) == value
 
 
-async def test_a_route_without_need_gets_an_empty_field() -> None:
+async def test_a_field_is_empty_for_a_route_that_does_not_need_it() -> None:
     assert await find(NUMBER, ["is #1 done?"], route="support") == ""
 
 
@@ -47,7 +47,7 @@ async def test_a_long_message_is_searched_to_its_end() -> None:
     assert await find(NUMBER, ["x" * 1_000_000 + " #77"]) == "77"
 
 
-async def test_a_pattern_that_backtracks_without_end_holds_nobody_up(
+async def test_a_pattern_that_backtracks_does_not_block_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(fields, "BUDGET_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""The demo's plain model, served as it lies in the repository."""
+"""The demo's plain model in a real MLServer."""
 
 import json
 from collections.abc import Callable
@@ -61,6 +61,6 @@ def test_oversized_input_is_refused(server: Server, numbers: list[str], sentence
     assert (response.status_code, response.json()["error"]) == (422, sentence)
 
 
-def test_the_issues_are_about_25_and_their_keys_are_found_as_they_are_written() -> None:
+def test_the_demo_has_about_25_issues_and_finds_each_key() -> None:
     assert len(ISSUES) == 25
     assert all(key == key.upper() and status for key, status in ISSUES.items())

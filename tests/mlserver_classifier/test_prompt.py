@@ -1,4 +1,4 @@
-"""The classification prompt: a trained model depends on every character of it."""
+"""The classification prompt. A trained model depends on every character of it."""
 
 from mlserver_chat import Message
 from mlserver_chat.messages.types import as_messages
@@ -21,7 +21,7 @@ def transcript(conversation: list[Message], context_messages: int = 5) -> list[s
     return text.removesuffix("\n\nRoute:").split("\n")
 
 
-def test_the_prompt_is_exactly_this() -> None:
+def test_the_prompt_has_not_changed() -> None:
     conversation = talk(
         ("user", "my printer  is\njammed"), ("assistant", "Open the cover."), ("user", "what about that ticket?")
     )
@@ -79,7 +79,7 @@ def test_a_long_message_keeps_its_start_and_its_end() -> None:
     assert transcript(talk(("user", "x" * MAX_MESSAGE_BYTES))) == ["user: " + "x" * MAX_MESSAGE_BYTES]
 
 
-def test_old_messages_give_way_to_long_new_ones() -> None:
+def test_old_messages_are_left_out_for_long_new_ones() -> None:
     flood = "😀" * 10_000
     lines = transcript(talk(*[("user", flood), ("assistant", flood)] * 2, ("user", "new")))
     assert lines[-1] == "user: new" and [line[:7] for line in lines[:-1]] == ["assista", "user: 😀", "assista"]

@@ -1,4 +1,4 @@
-"""The log-probability scorer against an LLM that answers well, badly or not at all."""
+"""The log-probability scorer, with correct, wrong and missing answers of the LLM."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def scorer(llm: Callable[[InferenceRequest], InferenceResponse]) -> tuple[Logpro
     return LogprobScorer(BoundModel("llm", client), ROUTES), client
 
 
-async def test_the_llm_gets_the_prompt_and_the_routes_and_the_callers_identity() -> None:
+async def test_the_llm_gets_the_prompt_the_routes_and_the_request_id() -> None:
     good = answer(text_output("choices", LABELS), float_output("logprobs", [math.log(0.6), math.log(0.2)]))
     logprob, client = scorer(good)
     caller = InferenceRequest(id="42", inputs=[], parameters=Parameters(headers={"x-tenant": "t", "cookie": "c"}))
@@ -44,7 +44,7 @@ async def test_the_llm_gets_the_prompt_and_the_routes_and_the_callers_identity()
     assert request_headers(sent) == {"x-tenant": "t", "x-request-id": "42"}
 
 
-async def test_the_answer_may_come_in_another_order() -> None:
+async def test_the_answer_may_have_another_order() -> None:
     logprob, _ = scorer(answer(text_output("choices", LABELS[::-1]), float_output("logprobs", [-9.0, 0.0])))
     assert (await logprob.score(CONVERSATION, LABELS))[0] > 0.99
 
@@ -80,7 +80,7 @@ async def test_a_malformed_answer_is_an_upstream_failure(outputs: list[ResponseO
         (UpstreamFailed("gone"), UpstreamFailed),
     ],
 )
-async def test_errors_of_the_llm_keep_their_kind_but_are_never_the_callers_fault(
+async def test_errors_of_the_llm_keep_their_kind_but_a_refusal_is_an_upstream_failure(
     raised: Exception, seen: type[Exception]
 ) -> None:
     def fail(request: InferenceRequest) -> InferenceResponse:

@@ -1,4 +1,4 @@
-"""Settings of the classifier: what loading refuses, and in which words."""
+"""Settings of the classifier, and the sentences about wrong ones."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def load(**extra: Any) -> ClassifierSettings:
     return load_settings(ClassifierSettings, settings)
 
 
-def test_the_flat_strings_of_core_2_are_understood() -> None:
+def test_the_flat_strings_of_core_2_are_converted() -> None:
     settings = load(
         **{
             "routes": '[{"name": "status"}, {"name": "support"}]',
@@ -60,7 +60,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("extra", "sentence"), REFUSED)
-def test_loading_refuses_and_says_why(extra: dict[str, Any], sentence: str) -> None:
+def test_wrong_settings_fail_loading(extra: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingsError) as raised:
         load(**extra)
     assert str(raised.value).startswith("model 'route-request': ")
@@ -68,7 +68,7 @@ def test_loading_refuses_and_says_why(extra: dict[str, Any], sentence: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted(TENSOR_NAMES))
-def test_no_route_and_no_field_takes_the_name_of_another_tensor(name: str) -> None:
+def test_routes_and_fields_may_not_have_the_name_of_another_tensor(name: str) -> None:
     with pytest.raises(SettingsError):
         load(routes=[{"name": name}])
     with pytest.raises(SettingsError, match=f"'{name}' is the name of another tensor"):

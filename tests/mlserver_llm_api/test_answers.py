@@ -1,4 +1,4 @@
-"""What goes to the API and what comes back."""
+"""Requests to the API and its answers."""
 
 import json
 
@@ -48,7 +48,7 @@ async def test_tool_calls_come_with_null_content(api, backend):
     assert completion.finish_reason == "tool_calls"
 
 
-async def test_a_refusal_is_the_text(api, backend):
+async def test_a_refusal_becomes_the_text(api, backend):
     api.script(Reply(refusal="I can't."))
     assert (await backend().complete(HELLO, {})).text == "I can't."
 
@@ -77,7 +77,7 @@ async def test_a_streamed_answer_is_the_whole_answer_in_pieces(api, backend, rep
     assert (built.usage is not None) == reply.usage_chunk
 
 
-async def test_options_of_streams_go_with_streams_only(api, backend):
+async def test_stream_options_are_sent_with_streams_only(api, backend):
     params = {"stream_options": {"include_usage": True}}
     await backend().complete(HELLO, params)
     assert "stream_options" not in api.received[0].json
@@ -86,7 +86,7 @@ async def test_options_of_streams_go_with_streams_only(api, backend):
     assert api.received[1].json["stream_options"] == {"include_usage": True}
 
 
-async def test_the_clients_own_variables_send_nothing(api, backend, monkeypatch):
+async def test_the_clients_environment_variables_have_no_effect(api, backend, monkeypatch):
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "someone-elses")
     await backend().complete(HELLO, {})

@@ -1,4 +1,4 @@
-"""Every fault of the API has one status and one sentence, without the key and without the prompt."""
+"""Failures of the API: status and sentence, without the key and the prompt."""
 
 import asyncio
 import socket
@@ -99,7 +99,7 @@ async def test_an_error_code_without_the_key_is_repeated(api, backend):
         ("nan", ""),
     ],
 )
-async def test_retry_after_is_passed_on_when_sane(api, backend, header, wait):
+async def test_a_sensible_retry_after_is_passed_on(api, backend, header, wait):
     api.script(Reply(status=429, headers={"retry-after": header}))
     error = await failure(backend())
     assert str(error) == f"rate limited: the API's rate limit is exceeded (type 'scripted_error'){wait}"
@@ -117,7 +117,7 @@ async def test_no_connection_means_that_nothing_was_sent(backend):
         assert isinstance(error, NotReachable) and error.status_code == 503
 
 
-async def test_a_request_that_may_have_arrived_once_is_never_called_unsent(backend):
+async def test_an_earlier_attempt_that_was_sent_makes_the_error_424(backend):
     """The first attempt is cut off, the second finds nobody listening: Envoy would re-send a 503."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
@@ -135,7 +135,7 @@ async def test_a_request_that_may_have_arrived_once_is_never_called_unsent(backe
     assert isinstance(error, UpstreamFailed)
 
 
-async def test_a_slow_answer_is_given_up_in_time(api, backend):
+async def test_a_slow_answer_ends_at_the_timeout(api, backend):
     api.script(Reply(delay=30))
     began = time.monotonic()
     error = await failure(backend(timeout=0.3))
@@ -159,7 +159,7 @@ async def test_the_time_limit_covers_retries_and_their_waits(api, backend):
     assert time.monotonic() - began < 2
 
 
-async def test_a_retry_that_succeeds_is_an_answer(api, backend):
+async def test_a_successful_retry_is_answered(api, backend):
     api.script(Reply(status=500, headers={"retry-after": "0.01"}), Reply(text="fine"))
     assert (await backend(max_retries=1).complete(MESSAGES, {})).text == "fine"
     assert [received.headers["x-stainless-retry-count"] for received in api.received] == ["0", "1"]
@@ -187,12 +187,12 @@ async def test_a_retry_that_succeeds_is_an_answer(api, backend):
         ),
     ],
 )
-async def test_an_answer_that_is_no_completion_is_the_apis_fault(api, backend, body):
+async def test_an_answer_that_is_no_completion_is_an_upstream_failure(api, backend, body):
     api.script(Reply(body=body))
     assert isinstance(await failure(backend()), UpstreamFailed)
 
 
-async def test_a_cut_connection_is_the_apis_fault(api, backend):
+async def test_a_cut_connection_is_an_upstream_failure(api, backend):
     api.script(Reply(cut_after=0), Reply(text="a b c", cut_after=3))
     assert isinstance(await failure(backend()), UpstreamFailed)
     error = await failure(backend(), streamed=True)
@@ -211,7 +211,7 @@ async def test_a_cut_connection_is_the_apis_fault(api, backend):
         b"",
     ],
 )
-async def test_a_stream_that_ends_before_its_answer_is_the_apis_fault(api, backend, body):
+async def test_an_incomplete_stream_is_an_upstream_failure(api, backend, body):
     api.script(Reply(body=body))
     assert isinstance(await failure(backend(), streamed=True), UpstreamFailed)
 
@@ -225,7 +225,7 @@ async def test_no_redirect_is_followed(api, backend):
     assert len(api.received) == 1
 
 
-async def test_a_caller_who_goes_away_ends_the_call(api, backend):
+async def test_a_caller_that_leaves_ends_the_call(api, backend):
     api.script(Reply(text="a b c", pause=0.05))
     stream = backend().stream(MESSAGES, {})
     await anext(stream)

@@ -1,4 +1,4 @@
-"""Time and size limits on a real API that dribbles, never ends, or answers without end."""
+"""Time and size limits, against a real API that trickles or never ends."""
 
 import asyncio
 import gzip
@@ -66,7 +66,7 @@ async def failure(backend: OpenAIBackend, streamed: bool) -> ChatError:
     return caught.value
 
 
-async def test_a_dribbled_answer_ends_at_its_timeout(serve, backend):
+async def test_a_trickling_answer_ends_at_the_timeout(serve, backend):
     _, url = await serve(b"application/json", b" ", 0.1)
     began = time.monotonic()
     error = await failure(backend(base_url=url, timeout=0.5), streamed=False)
@@ -108,7 +108,7 @@ async def test_nothing_is_sent_after_the_deadline(serve, backend, streamed):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_endless_answer_is_cut_and_not_asked_for_again(serve, backend, streamed):
+async def test_an_endless_answer_is_cut_and_not_retried(serve, backend, streamed):
     api, url = await serve(b"text/event-stream" if streamed else b"application/json", b"x" * 65536)
     error = await failure(backend(max_bytes=500_000, base_url=url, max_retries=2), streamed)
     assert str(error) == "upstream failed: the API answered more than 'limits.max_response_bytes' allows"
@@ -116,7 +116,7 @@ async def test_an_endless_answer_is_cut_and_not_asked_for_again(serve, backend, 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_a_compressed_answer_is_not_inflated(api, backend, streamed):
+async def test_a_compressed_answer_is_not_decompressed(api, backend, streamed):
     answer = json.dumps({"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]})
     bomb = gzip.compress((" " * 5_000_000 + answer).encode())
     api.script(Reply(body=bomb, headers={"content-encoding": "gzip"}))

@@ -106,14 +106,14 @@ def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
         ({"extra_headers": ["x"]}, "option 'extra_headers' is not an object"),
     ],
 )
-async def test_a_prompt_with_options_of_no_call_does_not_load(config, sentence):
+async def test_a_prompt_with_a_fixed_option_fails_loading(config, sentence):
     prompt = {"name": "p", "template": [{"role": "user", "content": "x"}], "invocation_config": config}
     runtime = LLMRuntime(model_settings({**MINIMAL, "prompt": prompt}))
     with pytest.raises(SettingsError, match=f"prompt 'p' version '1': 'invocation_config': {sentence}"):
         await runtime.load()
 
 
-async def test_loading_calls_nobody_and_unloading_what_never_loaded_is_fine(tmp_path: Path):
+async def test_loading_makes_no_call_and_unload_works_without_load(tmp_path: Path):
     runtime = LLMRuntime(model_settings(MINIMAL))
     assert await runtime.unload()
     assert await runtime.load()

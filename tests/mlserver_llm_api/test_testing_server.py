@@ -1,4 +1,4 @@
-"""The OpenAI-compatible test server, as users of the suite meet it."""
+"""The OpenAI-compatible test server."""
 
 import socket
 import subprocess
@@ -35,7 +35,7 @@ def test_scripted_replies_are_used_once_and_requests_are_kept():
         assert server.received == []
 
 
-def test_by_hand_it_prints_where_it_is_and_serves_until_interrupted():
+def test_the_command_prints_its_url_and_serves_until_interrupted():
     command = [sys.executable, "-m", "mlserver_chat.testing"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -47,7 +47,7 @@ def test_by_hand_it_prints_where_it_is_and_serves_until_interrupted():
             process.terminate()
 
 
-def test_by_hand_a_port_in_use_is_one_line():
+def test_the_command_reports_a_port_in_use_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = CliRunner().invoke(main, ["--port", port])

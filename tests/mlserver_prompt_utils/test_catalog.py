@@ -1,4 +1,4 @@
-"""Which prompt a request gets, and which prompts don't load."""
+"""The choice of a prompt for a request, and prompts that fail loading."""
 
 import json
 import logging
@@ -47,12 +47,12 @@ def test_a_prompt_is_a_file_an_object_its_text_or_a_list(tmp_path):
     assert catalog(tmp_path, prompt=["one.json", version("3")]).select().version == "3"
 
 
-def test_a_pinned_version_is_the_rollback(tmp_path):
+def test_a_version_can_be_pinned(tmp_path):
     pinned = catalog(tmp_path, prompt=[version("1"), version("2")], **{"prompt_options.version": "1"})
     assert pinned.select("any").version == "1"
 
 
-def test_a_conversation_stays_on_its_arm_and_arms_get_their_share(tmp_path):
+def test_a_conversation_stays_on_its_arm_and_arms_follow_their_weights(tmp_path):
     split = catalog(tmp_path, prompt=[version("1"), version("2")], prompt_options={"arms": {"1": 90, "2": 10}})
     chosen = {f"conversation {i}": split.select(f"conversation {i}").version for i in range(2000)}
     assert all(split.select(memory_id).version == arm for memory_id, arm in chosen.items())
@@ -61,7 +61,7 @@ def test_a_conversation_stays_on_its_arm_and_arms_get_their_share(tmp_path):
     assert {only.select(str(i)).version for i in range(50)} == {"2"}
 
 
-def test_a_prompt_is_immutable_until_redeployed_unless_told_otherwise(tmp_path, caplog):
+def test_a_prompt_changes_while_running_only_with_reload(tmp_path, caplog):
     path = tmp_path / "p.json"
     write(path, version("1"))
     fixed = catalog(tmp_path, prompt="p.json")
@@ -83,7 +83,7 @@ def test_a_prompt_is_immutable_until_redeployed_unless_told_otherwise(tmp_path, 
         assert following.select().version == "4"
 
 
-def test_the_llm_modules_own_form_is_a_jinja_user_message(tmp_path):
+def test_the_llm_modules_prompt_becomes_a_jinja_user_message(tmp_path):
     (tmp_path / "t.jinja").write_text("{{ greeting }} {% for m in messages %}{{ m.content }}{% endfor %}", "utf-8")
     options = {"uri": "t.jinja", "tokens": {"greeting": "Hey"}, "type": "jinja"}
     found = catalog(tmp_path, prompt_utils={"model_type": "chat.completions", "prompt_options": options})
@@ -116,7 +116,7 @@ def test_the_llm_modules_own_form_is_a_jinja_user_message(tmp_path):
         ({"prompt_utils": {"prompt_options": {"uri": "t"}}}, "prompt file 't' can't be read"),
     ],
 )
-def test_a_wrong_prompt_does_not_load(tmp_path, extra, sentence):
+def test_a_wrong_prompt_fails_loading(tmp_path, extra, sentence):
     (tmp_path / "broken.json").write_text('{"name": p}', encoding="utf-8")
     with pytest.raises(SettingsError, match=re.escape(sentence)):
         catalog(tmp_path, **extra)

@@ -64,7 +64,7 @@ PROMPT = {
 }
 
 
-async def test_the_answer_is_spelt_in_tensors_and_says_what_produced_it(tmp_path):
+async def test_the_answer_comes_as_tensors_and_parameters_name_its_origin(tmp_path):
     step = await served(tmp_path, FakeBackend("fine, thanks"), prompt=PROMPT)
     inputs = [text_input("issue", ["48213"]), text_input("memory_id", ["m-1"])]
     response = await step.predict(request_of(inputs))
@@ -78,12 +78,12 @@ async def test_the_answer_is_spelt_in_tensors_and_says_what_produced_it(tmp_path
     assert all(output.shape[1:] == [1] for output in response.outputs)
 
 
-async def test_the_metadata_name_the_prompts_tensors(tmp_path):
+async def test_the_metadata_lists_the_prompts_tensors(tmp_path):
     step = await served(tmp_path, FakeBackend(), prompt=PROMPT)
     assert [tensor.name for tensor in (await step.metadata()).inputs] == ["issue"]
 
 
-async def test_without_a_prompt_the_conversation_goes_as_it_is(tmp_path):
+async def test_without_a_prompt_the_conversation_is_sent_unchanged(tmp_path):
     backend = FakeBackend()
     step = await served(tmp_path, backend)
     await step.predict(request_of([as_input(encode_history([Message.of_text("user", "before")])), *chat("now")]))
@@ -96,7 +96,7 @@ async def test_without_a_prompt_the_conversation_goes_as_it_is(tmp_path):
     ("sent", "temperature"),
     [({}, 0), ({"llm_parameters": {"temperature": 1}}, 1), ({"kwargs": '{"temperature": 2}'}, 2)],
 )
-async def test_the_request_wins_over_the_prompt_and_the_prompt_over_the_model(tmp_path, sent, temperature):
+async def test_options_take_precedence_in_the_order_request_prompt_model(tmp_path, sent, temperature):
     backend = FakeBackend()
     step = await served(tmp_path, backend, prompt=PROMPT, llm_parameters={"temperature": 0.7, "seed": 1})
     await step.predict(request_of([text_input("issue", ["1"])], **sent))
@@ -113,7 +113,7 @@ async def test_options_may_come_as_a_tensor(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_new_tokens"])
-async def test_the_length_has_one_value_whatever_it_is_called(tmp_path, name):
+async def test_the_names_of_the_length_are_one_option(tmp_path, name):
     backend = FakeBackend()
     step = await served(tmp_path, backend, prompt=PROMPT, llm_parameters={"max_new_tokens": 100})
     await step.predict(request_of([text_input("issue", ["1"])], llm_parameters={name: 5}))
@@ -138,7 +138,7 @@ async def test_the_length_has_one_value_whatever_it_is_called(tmp_path, name):
         *("safety_identifier", "prompt_cache_key", "data_sources", "plugins", "web_search_options", "chat_template"),
     ],
 )
-async def test_a_request_may_not_set_what_costs_or_redirects(tmp_path, name):
+async def test_a_request_may_not_set_options_that_cost_or_redirect(tmp_path, name):
     backend = FakeBackend()
     step = await served(tmp_path, backend)
     with pytest.raises(InvalidInput, match=f"option '{name}' of 'llm_parameters' may not be set by a request"):
@@ -149,7 +149,7 @@ async def test_a_request_may_not_set_what_costs_or_redirects(tmp_path, name):
     assert backend.calls[0][1][name] == "x"
 
 
-async def test_a_stream_is_the_answer_in_pieces(tmp_path):
+async def test_a_stream_yields_the_answer_in_pieces(tmp_path):
     step = await served(tmp_path, FakeBackend("one two three"), prompt=PROMPT)
 
     async def requests():
@@ -165,7 +165,7 @@ async def test_a_stream_is_the_answer_in_pieces(tmp_path):
         assert response.parameters.prompt_version == "3"
 
 
-async def test_a_stream_that_fails_says_so_in_its_last_response(tmp_path):
+async def test_a_failed_stream_ends_with_a_response_that_holds_the_error(tmp_path):
     step = await served(tmp_path, FakeBackend(error=RateLimited("the API's rate limit is exceeded")))
 
     async def requests():
@@ -194,7 +194,7 @@ class Slow(FakeBackend):
             raise
 
 
-async def test_the_overhead_is_ours_without_the_backends_time(tmp_path):
+async def test_the_overhead_excludes_the_backends_time(tmp_path):
     step = await served(tmp_path, Slow("a b c"))
     response = await step.predict(request_of(chat("hi")))
     assert 0 < float(response.parameters.overhead_ms) < 80
@@ -203,7 +203,7 @@ async def test_the_overhead_is_ours_without_the_backends_time(tmp_path):
         assert 0 < float(streamed.parameters.overhead_ms) < 80
 
 
-async def test_a_reader_who_goes_away_closes_the_backends_stream(tmp_path):
+async def test_closing_a_response_stream_closes_the_backends_stream(tmp_path):
     backend = Slow("a b c")
     step = await served(tmp_path, backend)
     responses = step.handle_stream(request_of(chat("hi")))
@@ -248,7 +248,7 @@ async def test_choices_are_scored_in_their_order(tmp_path):
     assert (logprobs.datatype, logprobs.shape, list(logprobs.data.root)) == ("FP64", [2, 1], [-5.0, -1.0])
 
 
-async def test_what_is_handed_on_is_read_before_money_is_spent(tmp_path):
+async def test_passed_through_tensors_are_checked_before_the_backend_is_called(tmp_path):
     backend = FakeBackend()
     step = await served(tmp_path, backend)
     broken = text_input("memory_id", ["m"])
@@ -258,7 +258,7 @@ async def test_what_is_handed_on_is_read_before_money_is_spent(tmp_path):
     assert backend.calls == []
 
 
-async def test_half_a_surrogate_pair_does_not_lose_an_answer(tmp_path):
+async def test_an_answer_with_half_a_surrogate_pair_is_kept(tmp_path):
     step = await served(tmp_path, FakeBackend("half \ud83d"))
     assert texts(await step.predict(request_of(chat("hi"))))["content"] == ["half ?"]
 
@@ -268,7 +268,7 @@ class NoScores:
         self.complete, self.stream, self.aclose = (getattr(FakeBackend(), n) for n in ("complete", "stream", "aclose"))
 
 
-async def test_a_backend_that_cannot_score_says_so(tmp_path):
+async def test_choices_for_a_backend_without_scores_are_refused(tmp_path):
     step = await served(tmp_path, NoScores())
     with pytest.raises(InvalidInput, match="this model can't score choices"):
         await step.predict(request_of([*chat("hi"), text_input("choices", ["a"])]))

@@ -1,4 +1,4 @@
-"""Options of requests: an allow-list, neutral values, and the operator's caps."""
+"""Options of requests: the allow-list, values without effect, and limits."""
 
 import pytest
 from mlserver.types import InferenceRequest
@@ -34,7 +34,7 @@ def read(options: dict[str, object], **settings: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_a_neutral_value_is_accepted_and_dropped(name: str) -> None:
+def test_a_value_without_effect_is_accepted_and_dropped(name: str) -> None:
     assert read({name: NEUTRAL[name]}) == {}
 
 
@@ -72,16 +72,16 @@ def test_tools_count_as_options() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "max_new_tokens"])
 @pytest.mark.parametrize("value", [4097, 10**9, 10**400, 4096.5])
-def test_an_answer_longer_than_the_cap_is_refused(name: str, value: float) -> None:
+def test_a_length_over_the_limit_is_refused(name: str, value: float) -> None:
     with pytest.raises(InvalidInput, match=f"option '{name}' exceeds this model's limit; expected at most 4096"):
         read({name: value})
 
 
-def test_minus_one_means_up_to_the_cap() -> None:
+def test_a_length_of_minus_one_means_the_limit() -> None:
     assert read({"max_tokens": -1}, limits={"max_tokens": 100}) == {"max_tokens": 100}
 
 
-def test_n_has_a_cap_where_requests_may_set_it() -> None:
+def test_n_has_a_limit() -> None:
     assert read({"n": 8}, allow_overrides=["n"]) == {"n": 8}
     with pytest.raises(InvalidInput, match="expected at most 8"):
         read({"n": 9}, allow_overrides=["n"])
@@ -91,7 +91,7 @@ def test_n_has_a_cap_where_requests_may_set_it() -> None:
     ("stop", "sentence"),
     [(["x"] * 17, "has 17 texts; expected at most 16"), ("x" * 257, "257 characters"), (["ok", 1], "is not a text")],
 )
-def test_stop_texts_have_caps(stop: object, sentence: str) -> None:
+def test_stop_texts_have_limits(stop: object, sentence: str) -> None:
     with pytest.raises(InvalidInput, match=sentence):
         read({"stop": stop})
 
@@ -107,7 +107,7 @@ def test_stream_options_ask_for_usage() -> None:
     assert read(options) == {"stream_options": {"include_usage": True}}
 
 
-def test_a_refusal_repeats_only_the_printable_beginning_of_a_name() -> None:
+def test_a_refusal_repeats_only_the_printable_start_of_a_name() -> None:
     with pytest.raises(InvalidInput) as refused:
         read({"\x1b[31m" + "x" * 10_000: 1})
     assert "\x1b" not in str(refused.value)

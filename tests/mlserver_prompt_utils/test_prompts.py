@@ -1,4 +1,4 @@
-"""Prompts: what one is, how it is filled in, and that no value can do more than stand where it belongs."""
+"""Filling in prompts. A value can't change the rest of a prompt."""
 
 import asyncio
 import json

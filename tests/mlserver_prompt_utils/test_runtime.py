@@ -1,4 +1,4 @@
-"""PromptRuntime's settings: what Core 2 writes, and what is missing."""
+"""Settings of PromptRuntime, including those that Core 2 writes."""
 
 import re
 
@@ -24,7 +24,7 @@ async def test_the_llm_modules_settings_load_with_the_uri_that_core_2_writes(llm
     assert await step.unload()
 
 
-async def test_an_llm_elsewhere_is_a_url_and_its_name():
+async def test_an_llm_on_another_server_is_named_by_url_and_name():
     step = runtime({"llm": "support-tiny", "llm_uri": "http://other:8080"})
     assert await step.load()
     assert step._step._llm == "support-tiny"
@@ -47,7 +47,7 @@ async def test_wrong_settings_are_refused_in_one_sentence(extra, sentence):
         await runtime(extra).load()
 
 
-async def test_unloading_what_failed_to_load_is_fine():
+async def test_unload_works_after_a_failed_load():
     step = runtime({"llm": "tiny"})
     with pytest.raises(SettingsError):
         await step.load()

@@ -1,4 +1,4 @@
-"""The LLM of another model as a backend: what is sent, and every way of answering that is read."""
+"""The backend that calls the LLM of another model: its requests and the answers that it reads."""
 
 import json
 
@@ -32,7 +32,7 @@ def sent(client: FakeModelClient) -> dict[str, list[str]]:
     return {name: text_elements(tensor) for name, tensor in tensors.items()}
 
 
-async def test_messages_options_and_tools_go_as_tensors():
+async def test_messages_options_and_tools_are_sent_as_tensors():
     backend, client = answering_with(text_output("output_all", [json.dumps(COMPLETION)]))
     tool = {"type": "function", "function": {"name": "f"}}
     params = {"temperature": 0, "tools": [tool], "tool_choice": {"type": "function"}, "parallel_tool_calls": False}
@@ -48,7 +48,7 @@ async def test_messages_options_and_tools_go_as_tensors():
     }
 
 
-async def test_the_call_goes_out_under_the_requests_identity():
+async def test_the_call_carries_the_request_id():
     backend, client = answering_with(text_output("output_all", [json.dumps(COMPLETION)]))
     headers = {"X-Request-Id": "r1", "x-team": "qa", "authorization": "Bearer secret"}
     asked = request_of([text_input("memory_id", ["m-1"]), text_input("other", ["x"])], headers=headers)
@@ -71,7 +71,7 @@ async def test_an_answer_without_output_all_is_read_from_its_text():
     assert [chunk.text async for chunk in backend.stream(HELLO, {})] == ["hi"]
 
 
-async def test_a_whole_answer_is_the_only_chunk_of_a_stream():
+async def test_a_whole_answer_becomes_the_only_chunk_of_a_stream():
     """A model in a worker process doesn't stream."""
     backend, _ = answering_with(text_output("output_all", [json.dumps(COMPLETION)]))
     chunks = [chunk async for chunk in backend.stream(HELLO, {})]
@@ -90,7 +90,7 @@ async def test_a_whole_answer_is_the_only_chunk_of_a_stream():
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_an_answer_that_is_none_is_the_llms_fault(outputs, streamed):
+async def test_an_answer_without_a_completion_is_an_upstream_failure(outputs, streamed):
     backend, _ = answering_with(*outputs)
     with pytest.raises(UpstreamFailed):
         if streamed:
@@ -99,12 +99,12 @@ async def test_an_answer_that_is_none_is_the_llms_fault(outputs, streamed):
             await backend.complete(HELLO, {})
 
 
-async def test_a_model_that_is_not_there_is_not_reachable():
+async def test_a_missing_model_is_not_reachable():
     with pytest.raises(NotReachable):
         await V2Backend(BoundModel("absent", FakeModelClient({}))).complete(HELLO, {})
 
 
-async def test_what_the_llm_refuses_is_refused():
+async def test_a_refusal_of_the_llm_is_passed_on():
     def refuse(_: InferenceRequest) -> InferenceResponse:
         raise InvalidInput("the conversation has 900 tokens; the model's context holds 512")
 
@@ -113,5 +113,5 @@ async def test_what_the_llm_refuses_is_refused():
         await backend.complete(HELLO, {})
 
 
-def test_the_double_is_a_completion():
+def test_the_test_completion_is_valid():
     assert Completion.of_json(COMPLETION).finish_reason == "stop"
