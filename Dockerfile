@@ -1,34 +1,34 @@
-# One recipe, an image a runtime: `make image RUNTIME=memory`, or
+# Builds the image of any runtime: `make image RUNTIME=memory`, or
 # `docker build --build-arg EXTRAS=postgres,mysql -t mlserver-llm-memory:0.1.0 .`
-# To pin the base for good, build with `--build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…`.
+# To pin the base image, build with `--build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…`.
 ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# Extras of pyproject.toml, with commas between them: these, and nothing else, are in the image.
+# Extras of pyproject.toml to install, separated by commas.
 ARG EXTRAS=all,postgres,mysql
-# pip only warns about an extra that doesn't exist.
+# Reject unknown extras, since pip only warns about them.
 RUN python -c "import sys, tomllib; \
 known = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
 unknown = set(sys.argv[1].split(',')) - set(known); \
 sys.exit(f'EXTRAS: {unknown} not among {sorted(known)}' if unknown else 0)" "$EXTRAS"
-# An index with CPU builds of torch, where wanted; PyPI's own brings CUDA.
+# Optional index with CPU builds of torch. The default build includes CUDA.
 ARG TORCH_INDEX=
 COPY runtimes runtimes
-# Wheels only: nothing is compiled, and no package's build script runs. The environment itself never has pip in it.
+# Install wheels only, so that no package's build script runs. The environment itself contains no pip.
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt \
       ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[$EXTRAS]"
 
 FROM ${PYTHON_IMAGE}
-# The base image's own installers go too.
+# Remove the installers of the base image.
 RUN python -m pip uninstall --yes --root-user-action=ignore pip setuptools wheel \
  && rm -rf /usr/local/lib/python3.*/ensurepip \
  && useradd --uid 1000 --user-group --no-log-init --create-home --home-dir /var/lib/mlserver-llm mlserver
 COPY --from=build /opt/venv /opt/venv
-# With a read-only root file system, mount a volume at /tmp, and one at MLSERVER_LLM_DATA where memory is kept in files.
-# Google's nodes put the GPU's driver where LD_LIBRARY_PATH points; elsewhere the folder is empty.
+# With a read-only root file system, mount a volume at /tmp, and one at MLSERVER_LLM_DATA if the memory uses files.
+# Nodes of Google Cloud mount the GPU driver at LD_LIBRARY_PATH. Elsewhere the folder is empty.
 ENV PATH=/opt/venv/bin:$PATH \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     HOME=/var/lib/mlserver-llm \
@@ -52,7 +52,7 @@ EXPOSE 8080 8081 8082
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python", "-c", "import http.client, os, sys; \
 server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MLSERVER_HTTP_PORT', '8080')), timeout=4); \
 server.request('GET', '/v2/health/ready'); sys.exit(server.getresponse().status != 200)"]
-# `exec`, so that the server itself is process 1 and gets the signals.
+# `exec` makes the server process 1, so that it receives the signals.
 CMD ["sh", "-c", "exec mlserver start \"$MLSERVER_MODELS_DIR\""]
 ARG RUNTIME=all
 ARG VERSION=0.1.0

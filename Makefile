@@ -1,13 +1,13 @@
-# The support desk on a laptop: `make demo`. Needs Python 3.11 or 3.12, make and a package index; no root, no key.
+# Run `make demo` for the support desk. Requires Python 3.11 or 3.12, make and a package index, but no root and no key.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
-# An index with CPU builds of torch (the default torch for Linux brings CUDA, some 3 GB more).
+# Index with CPU builds of torch. The default build for Linux includes CUDA, about 3 GB more.
 TORCH_INDEX ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-# An image a runtime: the extras in each. The prompt and the pipeline need the core alone.
+# The extras in the image of each runtime. The prompt and the pipeline need none.
 RUNTIME ?= all
 REGISTRY ?=
 EXTRAS_all := all,postgres,mysql
@@ -23,11 +23,11 @@ EXTRAS_pipeline := pipeline
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed-all ## Start the support desk, hold three conversations with it, stop it
+demo: .venv/installed-all ## Hold three conversations with the support desk
 	@.venv/bin/python -m mlserver_llm_cli.main check models
 	@$(PY) examples/demo.py
 
-serve: .venv/installed-all ## Leave the support desk running on 127.0.0.1:8080
+serve: .venv/installed-all ## Run the support desk on 127.0.0.1:8080
 	@.venv/bin/python -m mlserver_llm_cli.main check models
 	@$(PY) examples/serve.py
 
@@ -49,13 +49,13 @@ format: .venv/installed-dev ## Format the code and sort the imports
 docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
 	@$(PY) docs/generate.py
 
-chaos: .venv/installed-dev ## Kill servers and databases under 10,000 appends a store; nothing may be lost or doubled
+chaos: .venv/installed-dev ## Kill servers and databases during 10,000 appends per store; fail if a message is lost or doubled
 	@$(PY) tests/memory_chaos.py
 
-bench-memory: .venv/installed-dev ## Time the memory against its peers, each in its own environment (some ten minutes)
+bench-memory: .venv/installed-dev ## Compare the speed of the memory with other libraries (about ten minutes)
 	@$(PY) benchmarks/memory/run.py
 
-bench-pipeline: .venv/installed-dev ## Time the pipeline runner, and the support desk beside LangGraph
+bench-pipeline: .venv/installed-dev ## Compare the speed of the pipeline and the support desk with LangGraph
 	@$(PY) benchmarks/pipeline/run.py
 
 train-demo-model: .venv/installed-all ## Retrain models/support-tiny (up to 90 minutes on 2 cores)
@@ -76,15 +76,15 @@ clean: ## Remove the virtual environment and local data
 	    exec "$$python" -m venv .venv; \
 	  fi; \
 	done; \
-	echo "Python 3.12 or 3.11 (with venv) was not found: install one of them and run make again." >&2; exit 1
+	echo "Python 3.12 or 3.11 (with venv) was not found. Install one of them and run make again." >&2; exit 1
 
 .venv/installed-all: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing into .venv: about 1.5 GB with a CPU build of torch, one to five minutes, this once."
+	@echo "Installing into .venv, once: about 1.5 GB with a CPU build of torch, one to five minutes."
 	@$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") torch
 	@$(PIP) install -q -c constraints.txt -e '.[all]'
 	@touch .venv/installed-all
 
 .venv/installed-dev: .venv/installed-all
-	@echo "Installing what the tests need."
+	@echo "Installing the tools for tests and checks."
 	@$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch .venv/installed-dev

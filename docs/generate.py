@@ -21,13 +21,13 @@ MARKER = re.compile(r"(<!-- settings: (?P<name>[\w.]+) -->\n).*?(<!-- /settings 
 
 
 def settings_class(dotted: str) -> type[BaseModel]:
-    """The class of a marker."""
+    """Return the class that a marker names."""
     module, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def nested_class(annotation: Any) -> type[BaseModel] | None:
-    """The settings class of a field that holds one object, also an optional one."""
+    """Return the settings class of a field that contains one object, even an optional one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     classes = [nested_class(argument) for argument in get_args(annotation) if argument is not type(None)]
@@ -35,7 +35,7 @@ def nested_class(annotation: Any) -> type[BaseModel] | None:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as people write it, without its validators."""
+    """Return a readable type, without its validators."""
     arguments = get_args(annotation)
     if get_origin(annotation) is Annotated:
         return type_name(arguments[0])
@@ -53,7 +53,7 @@ def type_name(annotation: Any) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """The default as JSON; empty where there is none."""
+    """Return the default as JSON; empty if there is none."""
     default = field.get_default(call_default_factory=True) if field.validate_default is not False else field.default
     if field.is_required() or default is PydanticUndefined:
         return "required"
@@ -63,7 +63,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def rows(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """A table row a field, nested fields under dotted names."""
+    """Yield a table row for each field, nested fields under dotted names."""
     for name, field in kind.model_fields.items():
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         yield f"| `{prefix}{name}` | {type_name(field.annotation)} | {default_of(field)} | {meaning} |"
@@ -73,7 +73,7 @@ def rows(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def table(kind: type[BaseModel]) -> str:
-    """The whole table of a settings class."""
+    """Return the whole table of a settings class."""
     head = ["| key | type | default | meaning |", "|---|---|---|---|"]
     return "\n".join([*head, *rows(kind)]) + "\n"
 

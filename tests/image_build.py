@@ -1,4 +1,4 @@
-"""Runs a Dockerfile's steps on this machine: no engine, the image's folders below a temporary one."""
+"""Runs the steps of a Dockerfile without a container engine, with the image's folders below a temporary one."""
 
 import json
 import os
@@ -16,51 +16,51 @@ from support import ROOT
 
 RECIPE = DockerfileParser(path=str(ROOT), fileobj=None, cache_content=True)
 FOLDERS = ("/usr/local", "/opt", "/src", "/var/lib", "/tmp", "/mnt")
-"""Folders of an image that its steps may name; each is below the temporary one."""
+"""Folders of an image that its steps may use. Each one is mapped into the temporary folder."""
 
 INSIDE = re.compile(rf"(?<![\w.$}}/-])(?:{'|'.join(FOLDERS)})(?=[/\s\"':]|$)")
 STRAY = re.compile(r"(?<![\w.$}/:*-])/\w")
 
 
 def normal(name: str) -> str:
-    """A distribution's name in the one form that compares."""
+    """Return the normalised name of a distribution."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Instructions of the Dockerfile with their values, in order."""
+    """Return the instructions of the Dockerfile with their values, in order."""
     return [(step["instruction"], step["value"]) for step in RECIPE.structure if step["instruction"] != "COMMENT"]
 
 
 def value_of(instruction: str) -> str:
-    """The value of the last such instruction."""
+    """Return the value of the last instruction of this kind."""
     return [value for name, value in instructions() if name == instruction][-1]
 
 
 def server_command() -> list[str]:
-    """What the image starts."""
+    """Return the command that the image starts."""
     return json.loads(value_of("CMD"))
 
 
 def health_command() -> list[str]:
-    """What tells whether the container is healthy."""
+    """Return the command that checks the health of the container."""
     return json.loads(value_of("HEALTHCHECK").split(" CMD ", 1)[1])
 
 
 @dataclass
 class Image:
-    """The image in a folder: `/opt` of the image is `<root>/opt` here."""
+    """An image in a folder, where `/opt` is `<root>/opt`."""
 
     root: Path
     arguments: dict[str, str]
     output: str = ""
 
     def path(self, inside: str) -> Path:
-        """Where a path of the image is on this machine."""
+        """Return the path on this machine for a path of the image."""
         return Path(self.mapped(inside))
 
     def mapped(self, text: str) -> str:
-        """Text with every path of the image replaced; a path that would reach this machine's own files is an error."""
+        """Replace every path of the image in a text. Fails for a path that would reach files of this machine."""
         text = INSIDE.sub(lambda found: f"{self.root}{found[0]}", text)
         stray = STRAY.search(text.replace(str(self.root), "ROOT"))
         assert not stray, f"the step names a path outside of {FOLDERS}: {text}"
@@ -83,19 +83,19 @@ class Image:
                 self._run(value, folder)
 
     def environment(self) -> dict[str, str]:
-        """What a process of the image sees: nothing of this machine's environment."""
+        """Return the environment of a process in the image, without the variables of this machine."""
         values = {name: self.mapped(value) for name, value in RECIPE.envs.items()}
         return values | {"PATH": f"{values['PATH'].rstrip(':')}:{self.root}/usr/local/bin:/usr/bin:/bin"}
 
     def packages(self) -> dict[str, str]:
-        """Distributions in the image by their normal names, with their versions."""
+        """Return the versions of the distributions in the image, by normalised name."""
         code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
         python = self.path("/opt/venv/bin/python")
         found: dict[str, str] = json.loads(subprocess.check_output([python, "-I", "-c", code], text=True))
         return {normal(name): version for name, version in found.items()}
 
     def _base_image(self) -> None:
-        """A Python with pip at `/usr/local/bin`, and no `useradd` that would change this machine."""
+        """Create a Python with pip at `/usr/local/bin`, and a `useradd` that doesn't change this machine."""
         subprocess.run([sys.executable, "-m", "venv", self.path("/usr/local")], check=True)
         stand_in = self.root / "stand-ins" / "useradd"
         stand_in.parent.mkdir()
@@ -105,7 +105,7 @@ class Image:
     def _copy(self, value: str, folder: Path) -> None:
         *sources, target = shlex.split(value)
         if sources[0].startswith("--from="):
-            # Both stages have one root here, and an environment can't be moved anyway.
+            # Both stages share one root here, because a virtual environment can't be moved.
             assert sources[1:] == [target]
             return
         for source in sources:
@@ -118,7 +118,7 @@ class Image:
 
     def _run(self, command: str, folder: Path) -> None:
         path = f"{self.root}/stand-ins:{self.root}/usr/local/bin:/usr/bin:/bin"
-        # The index's address and certificates are the builder's affair: they come from here.
+        # The address and certificates of the package index come from this machine.
         result = subprocess.run(
             ["/bin/sh", "-c", self.mapped(command)],
             cwd=folder,

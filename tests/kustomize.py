@@ -1,4 +1,4 @@
-"""Kustomize's own rendering of manifests/, by whichever of its two commands is installed."""
+"""Renders manifests/ by kustomize, using whichever of its two commands is installed."""
 
 import functools
 import os
@@ -14,17 +14,17 @@ from support import ROOT
 
 MANIFESTS = ROOT / "manifests"
 KUBERNETES = "1.30"
-"""The oldest that docs/deploy-core2.md names."""
+"""Oldest version that docs/deploy-core2.md supports."""
 
 
 @functools.cache
 def render(overlay: str) -> tuple[dict[str, Any], ...]:
-    """The documents of `manifests/overlays/<overlay>`."""
+    """Return the documents of `manifests/overlays/<overlay>`."""
     return build(MANIFESTS / "overlays" / overlay)
 
 
 def build(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The documents of a kustomization; CI sets REQUIRE_KUSTOMIZE so that a skip is a failure there."""
+    """Return the documents of a kustomization. Without kustomize, skip the test unless REQUIRE_KUSTOMIZE is set ."""
     commands = (["kustomize", "build"], ["kubectl", "kustomize"])
     command = next((words for words in commands if shutil.which(words[0])), None)
     if command is None:
@@ -37,8 +37,10 @@ def build(folder: Path) -> tuple[dict[str, Any], ...]:
 
 
 def with_components(folder: Path, overlay: str, *components: str, exported: str = "") -> tuple[dict[str, Any], ...]:
-    """The documents of an overlay to whose `components` a user has added more, in a copy of manifests/ below `folder`;
-    `exported` is the cluster's own ServerConfig, if he has fetched it."""
+    """Return the documents of an overlay with more `components`, rendered in a copy of manifests/ below `folder`.
+
+    `exported` is the saved ServerConfig of the cluster, if any.
+    """
     for name in ("manifests", "pipelines"):
         shutil.copytree(ROOT / name, folder / name)
     if exported:
@@ -52,12 +54,12 @@ def with_components(folder: Path, overlay: str, *components: str, exported: str 
 
 
 def of_kind(documents: tuple[dict[str, Any], ...], kind: str) -> dict[str, dict[str, Any]]:
-    """The documents of one kind, by name."""
+    """Return the documents of one kind, by name."""
     return {each["metadata"]["name"]: each for each in documents if each["kind"] == kind}
 
 
 def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a Kubernetes label selector matches; an empty one matches everything."""
+    """Return whether a Kubernetes label selector matches. An empty one matches everything."""
     assert set(selector) <= {"matchLabels", "matchExpressions"}
     wanted = [*selector.get("matchExpressions", [])]
     wanted += [
@@ -68,7 +70,7 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def quantity(text: str | int) -> float:
-    """A Kubernetes quantity as a number, e.g. `100Mi`."""
+    """Return a Kubernetes quantity such as `100Mi` as a number."""
     units = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
     digits = str(text).rstrip("kmMGi")
     return float(digits) * units.get(str(text)[len(digits) :], 1)

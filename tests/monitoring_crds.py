@@ -1,4 +1,4 @@
-"""The Prometheus operator's resources, `monitoring.coreos.com/v1`: what the manifests use of them, and no more."""
+"""The fields of the Prometheus operator's resources (`monitoring.coreos.com/v1`) that the manifests use."""
 
 from typing import Annotated, Any, Literal
 

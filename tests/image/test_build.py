@@ -1,4 +1,4 @@
-"""The memory's image, built by its own steps into a folder, and run as Core 2 runs it."""
+"""The image of the memory, built step by step in a folder, and run as Core 2 runs it."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from support import ROOT, free_ports, outputs, text
 
 MODEL = "remember-user"
 GENERATION = f"{MODEL}_1"
-"""The name under which Core 2's agent loads the first generation of a model."""
+"""Name by which Core 2's agent loads the first generation of a model."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return image
 
 
-def test_an_extra_that_does_not_exist_fails_before_anything_is_installed(tmp_path: Path) -> None:
+def test_an_unknown_extra_fails_before_the_installation(tmp_path: Path) -> None:
     image = Image(tmp_path, {"EXTRAS": "postgres,memroy"})
     with pytest.raises(AssertionError):
         image.build()
@@ -42,20 +42,20 @@ def test_an_extra_that_does_not_exist_fails_before_anything_is_installed(tmp_pat
     assert not image.path("/opt/venv").exists()
 
 
-def test_it_holds_the_memory_and_its_drivers_and_no_more(image: Image) -> None:
+def test_the_image_contains_only_the_memory_and_its_drivers(image: Image) -> None:
     packages = image.packages()
     assert {"mlserver", "mlserver-llm", "sqlalchemy", "psycopg", "pg8000", "pymysql"} <= set(packages)
     assert not {"torch", "transformers", "openai", "pytest", "ruff"} & set(packages)
 
 
-def test_each_of_its_packages_has_the_version_that_was_tested(image: Image) -> None:
+def test_every_package_has_the_tested_version(image: Image) -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {normal(name): version for name, _, version in (line.partition("==") for line in lines) if version}
     found = {name: version for name, version in image.packages().items() if name != "mlserver-llm"}
     assert found.items() <= pins.items()
 
 
-def test_no_installer_and_no_cache_is_left(image: Image) -> None:
+def test_the_image_contains_no_installer_and_no_cache(image: Image) -> None:
     assert not {"pip", "wheel"} & set(image.packages())
     for python in ("/opt/venv/bin/python", "/usr/local/bin/python"):
         assert subprocess.run([image.path(python), "-m", "pip"], capture_output=True).returncode != 0
@@ -64,12 +64,12 @@ def test_no_installer_and_no_cache_is_left(image: Image) -> None:
     assert not list(image.root.rglob("*.whl"))
 
 
-def test_its_only_user_is_1000(image: Image) -> None:
+def test_the_only_user_is_1000(image: Image) -> None:
     assert "--uid 1000 " in (image.root / "users").read_text(encoding="utf-8")
 
 
 def as_the_agent_writes_it(models: Path) -> None:
-    """The folder of a model as Core 2's agent leaves it: renamed, with the manifest's parameters as text."""
+    """Write the folder of a model as Core 2's agent does: renamed, with the parameters of the manifest as text."""
     settings: dict[str, Any] = json.loads((ROOT / "models" / MODEL / "model-settings.json").read_text(encoding="utf-8"))
     settings["name"] = GENERATION
     settings["parameters"]["version"] = "1"
@@ -81,7 +81,7 @@ def as_the_agent_writes_it(models: Path) -> None:
 
 @contextmanager
 def running(image: Image, workers: int, log: Path) -> Generator[tuple[httpx2.Client, dict[str, str]]]:
-    """The image's own command with the variables of Core 2's ServerConfig; ends with SIGTERM and exit code 0."""
+    """Run the command of the image with the variables of Core 2. SIGTERM must end it with exit code 0."""
     http, grpc, metrics = (str(port) for port in free_ports(3))
     environment = image.environment() | {
         "MLSERVER_HOST": "127.0.0.1",
@@ -111,12 +111,12 @@ def running(image: Image, workers: int, log: Path) -> Generator[tuple[httpx2.Cli
 
 
 def healthy(environment: dict[str, str]) -> bool:
-    """What the image's own check says."""
+    """Return whether the image's health check passes."""
     return subprocess.run(health_command(), env=environment, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def unwritten(image: Image) -> dict[str, int]:
-    """All files outside the folders that a read-only container mounts, with the time of their last change."""
+    """Return the modification times of all files outside the mounted folders of a read-only container."""
     writable = (image.path("/tmp"), image.path("/var/lib"))
     return {
         str(path): path.stat().st_mtime_ns
@@ -125,10 +125,10 @@ def unwritten(image: Image) -> dict[str, int]:
     }
 
 
-def test_core_2_loads_a_model_into_it_and_a_stopped_server_forgets_nothing(image: Image, tmp_path: Path) -> None:
+def test_core_2_loads_a_model_and_conversations_survive_a_restart(image: Image, tmp_path: Path) -> None:
     as_the_agent_writes_it(image.path("/mnt/agent/models"))
     before = unwritten(image)
-    # Core 2's ServerConfig sets one worker process; the manifests of this project set none.
+    # Core 2's ServerConfig sets one worker process, and the manifests of this project set none.
     for turn, workers in enumerate((1, 0), start=1):
         with running(image, workers, tmp_path / f"{workers}.log") as (client, environment):
             assert client.post(f"/v2/repository/models/{GENERATION}/load").status_code == 200

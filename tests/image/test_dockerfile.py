@@ -1,4 +1,4 @@
-"""What the Dockerfile says, read without building it."""
+"""Checks of the Dockerfile that need no build."""
 
 import importlib.metadata
 import json
@@ -29,11 +29,11 @@ PINS = {
 TORCH_BUILDS: dict[str, dict[str, list[str]]] = json.loads(
     Path(__file__).with_name("torch_builds.json").read_text(encoding="utf-8")
 )
-"""Requirements of torch's builds for Linux and of the packages that only one of them needs, from their metadata."""
+"""Requirements of torch's builds for Linux, and of the packages that only one build needs. From their metadata."""
 
 
 def closure(extras: set[str], build: str = "cpu") -> dict[str, set[SpecifierSet]]:
-    """Distributions that mlserver-llm with these extras needs with this build of torch, and in which versions."""
+    """Return the distributions, and their versions, that these extras and this build of torch need."""
     needed: dict[str, set[SpecifierSet]] = {}
     queue = [("mlserver-llm", extras)]
     while queue:
@@ -58,7 +58,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (found.returncode, found.stdout) == (0, "")
 
 
-def test_every_runtime_has_an_image_of_extras_that_exist() -> None:
+def test_every_runtime_has_an_image_with_known_extras() -> None:
     assert set(IMAGES) == {"all", "memory", "classifier", "local", "api", "prompt", "pipeline"}
     default = dict(value.split("=", 1) for name, value in instructions() if name == "ARG")["EXTRAS"]
     assert IMAGES["all"] == default
@@ -92,7 +92,7 @@ def test_only_the_local_model_brings_torch(image: str) -> None:
     assert not closure(set(IMAGES[image].split(","))).keys() & {"torch", "transformers"}
 
 
-def test_what_is_copied_is_there_and_is_all_that_the_builder_gets() -> None:
+def test_copied_files_exist_and_nothing_else_is_sent_to_the_builder() -> None:
     copied = [
         source
         for name, value in instructions()
@@ -106,11 +106,11 @@ def test_what_is_copied_is_there_and_is_all_that_the_builder_gets() -> None:
     assert set(patterns[1:]) == {f"!{source}" for source in copied} | {"**/__pycache__", "**/*.egg-info"}
 
 
-def test_the_version_is_the_projects() -> None:
+def test_the_image_has_the_version_of_the_project() -> None:
     assert RECIPE.labels["org.opencontainers.image.version"] == PROJECT["version"]
 
 
-def test_what_is_installed_is_installed_in_a_stage_of_its_own_and_the_image_takes_the_result_only() -> None:
+def test_packages_are_installed_in_a_separate_stage() -> None:
     steps = instructions()
     first, second = (place for place, (name, _) in enumerate(steps) if name == "FROM")
     bases = [value.split(" AS ")[0] for name, value in steps if name == "FROM"]
@@ -120,7 +120,7 @@ def test_what_is_installed_is_installed_in_a_stage_of_its_own_and_the_image_take
     assert not re.search(r"\b(pip|apt|apt-get) install\b", " ".join(value for name, value in image if name == "RUN"))
 
 
-def test_it_runs_as_a_user_without_rights_and_asks_nothing_of_the_network() -> None:
+def test_the_image_runs_unprivileged_and_offline() -> None:
     assert value_of("USER") == "1000:1000"
     expected = {
         "HF_HUB_OFFLINE": "1",

@@ -1,4 +1,4 @@
-"""`mlserver-llm check`: one sentence a fault, with file and key; exit code 1 for errors."""
+"""`mlserver-llm check` reports each fault in one sentence, with file and key, and exits with 1 for errors."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def findings(folder: Path) -> list[tuple[str, str, str, str]]:
     return [(f["level"], os.path.relpath(f["file"], folder), f["key"], f["sentence"]) for f in report["findings"]]
 
 
-def test_a_good_repository_has_nothing_to_report(tmp_path: Path) -> None:
+def test_a_good_repository_has_no_findings(tmp_path: Path) -> None:
     result = run(write(tmp_path, GOOD))
     assert result.stdout == "5 models, 1 prompt, 1 manifest: 0 errors, 0 warnings\n"
     assert result.exit_code == 0
@@ -50,7 +50,7 @@ def test_a_fault_is_one_sentence_with_file_and_key(
     assert run(tmp_path).exit_code == (1 if level == "error" else 0)
 
 
-def test_every_fault_is_told_and_not_only_the_first(tmp_path: Path) -> None:
+def test_all_faults_are_reported_not_only_the_first(tmp_path: Path) -> None:
     extra = {"routes": [{"name": "A"}, {"nam": "b"}], "treshold": 1, "timeout": "x"}
     found = findings(
         write(tmp_path, GOOD | {CLASSIFY: changed(CLASSIFIER, parameters__extra=extra), "settings.json": {}})
@@ -65,7 +65,7 @@ def test_every_fault_is_told_and_not_only_the_first(tmp_path: Path) -> None:
     }
 
 
-def test_secrets_are_warned_about_and_never_shown(tmp_path: Path) -> None:
+def test_plain_secrets_cause_warnings_and_are_not_shown(tmp_path: Path) -> None:
     api = {
         "provider_id": "openai",
         "config": {"model_id": "m", "api_key": "sk-planted", "base_url": "http://127.0.0.1:1/v1"},
@@ -85,7 +85,7 @@ def test_secrets_are_warned_about_and_never_shown(tmp_path: Path) -> None:
     assert "sk-planted" not in str(found)
 
 
-def test_a_secret_that_is_not_here_is_only_a_warning(tmp_path: Path) -> None:
+def test_an_unavailable_secret_is_only_a_warning(tmp_path: Path) -> None:
     extra = {"provider_id": "openai", "config": {"model_id": "m", "api_key": "env:NOT_SET_HERE"}}
     settings = {"implementation": "mlserver_llm_api.LLMRuntime", "parameters": {"extra": extra}}
     ((level, _, _, sentence),) = findings(write(tmp_path, GOOD | {"api/model-settings.json": settings}))
@@ -113,7 +113,7 @@ def test_a_folder_with_nothing_to_check_is_an_error(tmp_path: Path) -> None:
     assert "contains no model-settings.json" in result.stdout and result.exit_code == 1
 
 
-def test_two_versions_of_one_model_are_no_fault(tmp_path: Path) -> None:
+def test_two_versions_of_one_model_are_valid(tmp_path: Path) -> None:
     versions = {f"m/{n}/model-settings.json": changed(CLASSIFIER, name="m", parameters__version=str(n)) for n in (1, 2)}
     assert findings(write(tmp_path, {"settings.json": {"debug": False}} | versions)) == []
 
@@ -128,7 +128,7 @@ def test_single_files_can_be_checked(tmp_path: Path) -> None:
     assert run(tmp_path / "absent").exit_code == 2
 
 
-def test_the_documentation_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documentation_shows_the_real_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(ROOT / "pipelines", tmp_path / "pipelines")
     for name, old, new in (

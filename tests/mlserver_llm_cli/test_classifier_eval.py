@@ -29,7 +29,7 @@ def run(url: str, tmp_path: Path, cases: list[tuple[str, str]], *options: str) -
 CASES = [("status", "status"), ("my status", "status"), ("support", "support"), ("[support] me", "status")]
 
 
-def test_accuracy_routes_thresholds_and_what_went_wrong(url: str, tmp_path: Path) -> None:
+def test_eval_prints_accuracy_routes_thresholds_and_wrong_cases(url: str, tmp_path: Path) -> None:
     code, output = run(url, tmp_path, CASES)
     rows = [line.split() for line in output.splitlines()]
     assert ["status", "3", "2", "100.0%", "66.7%"] in rows
@@ -39,7 +39,7 @@ def test_accuracy_routes_thresholds_and_what_went_wrong(url: str, tmp_path: Path
     assert "75.0% of 4 right" in output and code == 0
 
 
-def test_a_build_can_demand_an_accuracy(url: str, tmp_path: Path) -> None:
+def test_a_build_can_require_an_accuracy(url: str, tmp_path: Path) -> None:
     assert run(url, tmp_path, CASES, "--at-least", "0.8", "--no-wrong")[0] == 1
     assert run(url, tmp_path, CASES[:3], "--at-least", "1")[0] == 0
 

@@ -1,4 +1,4 @@
-"""Files that someone else wrote: the command ends with sentences and an exit code, whatever they hold."""
+"""The command ends with sentences and an exit code for any file, even a hostile one."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def fill(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good repository, shared: each example below restores the one file that it replaces."""
+    """A good repository. Tests restore each file that they replace."""
     return fill(tmp_path_factory.mktemp("repository"))
 
 
@@ -61,7 +61,7 @@ KEYS = sorted(
 
 @st.composite
 def changed(draw: st.DrawFn, content: Any) -> Any:
-    """`content` with a few values of any kind at keys that mean something."""
+    """Change a few known keys of `content` to arbitrary values."""
     content = json.loads(json.dumps(content))
     for _ in range(draw(st.integers(1, 3))):
         place = content
@@ -77,7 +77,7 @@ def changed(draw: st.DrawFn, content: Any) -> Any:
 
 @st.composite
 def hostile(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A file of the repository and its content."""
+    """Draw a file of the repository and its content."""
     name = draw(st.sampled_from(FILES))
     kind = draw(st.sampled_from(["bytes", "value", "changed", "changed", "cut"]))
     if kind == "bytes":
@@ -155,7 +155,7 @@ def test_check_names_a_file_that_cannot_be_read(
         assert result.exit_code == 1
 
 
-def test_check_follows_no_circle_of_links(tmp_path: Path) -> None:
+def test_check_does_not_follow_links_in_a_circle(tmp_path: Path) -> None:
     repository = fill(tmp_path)
     (repository / "own" / "up").symlink_to(repository)
     result = run("check", repository)
@@ -171,7 +171,7 @@ def test_a_secret_in_an_endless_file_is_a_warning(tmp_path: Path) -> None:
     assert "warning: the secret 'file:/dev/zero' is not available here" in run("check", tmp_path).output
 
 
-def test_nothing_in_a_file_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
+def test_files_cannot_control_the_terminal(tmp_path: Path) -> None:
     repository = fill(tmp_path)
     prompt = {"name": ESCAPE, "template": [{"role": ESCAPE, "content": "[bold]" + ESCAPE + "{x}"}], "extra": 1}
     for name in (f"{ESCAPE}\n.json", os.fsdecode(b"\xff.json")):
@@ -191,7 +191,7 @@ def test_nothing_in_a_file_reaches_the_terminal_as_a_command(tmp_path: Path) -> 
     assert "\N{REPLACEMENT CHARACTER}" in run("pipeline", "graph", repository / f"{ESCAPE}.yaml").output
 
 
-def test_github_gets_no_command_from_a_file_name(tmp_path: Path) -> None:
+def test_a_file_name_cannot_forge_a_github_command(tmp_path: Path) -> None:
     name = "a,title=x::y\n::error::forged\n.yaml"
     (tmp_path / name).write_text("kind: Pipeline\nspec: [", encoding="utf-8")
     (line,) = run("pipeline", "lint", tmp_path, "--format", "github").output.splitlines()

@@ -1,4 +1,4 @@
-"""`mlserver-llm prompts`: read a prompt, and see what an LLM would get."""
+"""`mlserver-llm prompts` shows prompts and renders their messages."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_folder_s_prompts_are_shown_with_tensors_and_hash(path: Path) -> None:
+def test_show_prints_the_prompts_of_a_folder_with_tensors_and_hash(path: Path) -> None:
     code, output = run("show", path.parent.parent, "--llm", "tiny")
     assert code == 0
     assert "[{number}]" in output, "text that looks like markup is shown as it is"
@@ -43,7 +43,7 @@ def test_a_folder_s_prompts_are_shown_with_tensors_and_hash(path: Path) -> None:
     assert len(hashes) == 2 and all(len(each) == 16 for each in hashes)
 
 
-def test_a_prompt_is_rendered_with_values_and_a_conversation(path: Path, tmp_path: Path) -> None:
+def test_render_fills_in_values_and_a_conversation(path: Path, tmp_path: Path) -> None:
     conversation = tmp_path / "conversation.json"
     conversation.write_text('[{"role": "user", "content": "hi {number}"}]', encoding="utf-8")
     code, output = run("render", path, "--set", "issue_number=4=2", "--messages", conversation)
@@ -65,10 +65,10 @@ def test_a_prompt_is_rendered_with_values_and_a_conversation(path: Path, tmp_pat
         (["--version", "3"], "names version '3'"),
     ],
 )
-def test_what_can_not_be_rendered_is_one_sentence(path: Path, arguments: list[str], sentence: str) -> None:
+def test_a_fault_of_render_is_one_sentence(path: Path, arguments: list[str], sentence: str) -> None:
     code, output = run("render", path, *arguments)
     assert code != 0 and sentence in output and "Traceback" not in output
 
 
-def test_a_folder_without_prompts_says_so(tmp_path: Path) -> None:
+def test_show_refuses_a_folder_without_prompts(tmp_path: Path) -> None:
     assert run("show", tmp_path) == (1, "Error: no prompt file found\n")

@@ -1,4 +1,4 @@
-"""docs/deploy-core2.md: what it names exists, its commands are commands, and its requests are answered."""
+"""Everything that docs/deploy-core2.md names exists, and its commands and requests work."""
 
 import re
 import shlex
@@ -39,16 +39,16 @@ NOT_OURS = {
     # rclone, PostgreSQL, SQLAlchemy, the Hugging Face Hub
     *("service_account_credentials", "max_connections", "max_overflow", "HF_HOME"),
 }
-"""Settings of others that the page names."""
+"""Settings of other projects on the page."""
 
 
 def commands(program: str) -> list[list[str]]:
-    """The words of each command line of a program, also of one that runs in a pod."""
+    """Return the words of each command line of a program, even if it runs in a pod."""
     lines = [line.rpartition(" -- ")[2].strip() for line in LINES]
     return [shlex.split(line) for line in lines if re.match(rf"(\.venv/bin/)?{program} ", line)]
 
 
-def test_every_file_it_names_is_there() -> None:
+def test_every_file_on_the_page_exists() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
     named = re.findall(r"(?<![\w/:.-])(?:manifests|pipelines|models|docs)/[\w./-]*[\w/]", " ".join(LINES))
     components = re.findall(r"\.\./\.\./components/\w+", PAGE)
@@ -61,7 +61,7 @@ def test_every_file_it_names_is_there() -> None:
     assert not missing
 
 
-def test_every_resource_it_names_is_in_the_manifests() -> None:
+def test_every_resource_on_the_page_is_in_the_manifests() -> None:
     known = {each["metadata"]["name"] for each in DOCUMENTS if "metadata" in each}
     ours = r"(?<![\w.-])(?:mlserver-llm|support|remember|answer|route|lookup)-[a-z0-9-]*[a-z0-9]"
     named = {re.sub(r"-0$", "", name) for name in re.findall(ours, PAGE)}
@@ -69,7 +69,7 @@ def test_every_resource_it_names_is_in_the_manifests() -> None:
     assert named - known == set()
 
 
-def test_its_make_targets_and_images_exist() -> None:
+def test_every_make_target_and_image_on_the_page_exists() -> None:
     assert len(commands("make")) > 4
     for _, target, *variables in commands("make"):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
@@ -81,7 +81,7 @@ def test_its_make_targets_and_images_exist() -> None:
     assert set(chosen.split(",")) <= set(extras)
 
 
-def test_its_commands_of_the_suite_exist() -> None:
+def test_every_mlserver_llm_command_on_the_page_exists() -> None:
     assert len(commands("mlserver-llm")) > 5
     for _, *words in commands("mlserver-llm"):
         command: click.Command = main
@@ -92,11 +92,11 @@ def test_its_commands_of_the_suite_exist() -> None:
 
 
 @pytest.mark.parametrize("block", BASH)
-def test_its_shell_is_shell(block: str) -> None:
+def test_every_shell_block_on_the_page_parses(block: str) -> None:
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
 
 
-def test_every_setting_it_names_exists() -> None:
+def test_every_setting_on_the_page_exists() -> None:
     keys = {word for word in CODE if re.fullmatch(r"[a-z]+(?:[._][A-Za-z]+)+", word)} - NOT_OURS
     assert len(keys) > 10
     # Settings are in the generated tables of the runtimes' pages, tensors in the pipeline.
@@ -104,14 +104,14 @@ def test_every_setting_it_names_exists() -> None:
     assert {key for key in unknown if not (ROOT / key).exists()} == set()
 
 
-def test_every_environment_variable_it_names_exists() -> None:
+def test_every_environment_variable_on_the_page_exists() -> None:
     named = {word for word in CODE if re.fullmatch(r"[A-Z]+(?:_[A-Z]+)+", word)} - NOT_OURS
     assert "MLSERVER_LLM_DATA" in named
     of_mlserver = {f"MLSERVER_{name.upper()}" for name in Settings.model_fields}
     assert {name for name in named - of_mlserver if name not in DEPLOYED + MAKEFILE} == set()
 
 
-def test_the_secrets_it_makes_are_those_that_the_manifests_read() -> None:
+def test_the_page_creates_the_secrets_that_the_manifests_read() -> None:
     examples = yaml.safe_load_all((ROOT / "manifests/secrets.example.yaml").read_text(encoding="utf-8"))
     expected = {each["metadata"]["name"]: set(each["stringData"]) for each in examples}
     made = {
@@ -122,7 +122,7 @@ def test_the_secrets_it_makes_are_those_that_the_manifests_read() -> None:
     assert made == expected
 
 
-def test_its_storage_secrets_are_remotes_that_the_models_name() -> None:
+def test_storage_secrets_are_rclone_remotes_of_the_models() -> None:
     remotes = [yaml.safe_load(text) for text in re.findall(r"<<'END'\n(.*?)END", "".join(BASH), re.DOTALL)]
     prefixes = {each["spec"]["storageUri"].split("://")[0] for each in DOCUMENTS if each["kind"] == "Model"}
     assert len(remotes) == 2
@@ -133,7 +133,7 @@ def test_its_storage_secrets_are_remotes_that_the_models_name() -> None:
         assert all(isinstance(value, str) for value in remote["parameters"].values())
 
 
-def test_its_table_of_steps_is_the_pipeline() -> None:
+def test_the_table_of_steps_matches_the_pipeline() -> None:
     (pipeline,) = [each for each in DOCUMENTS if each["kind"] == "Pipeline"]
     table = re.findall(r"\| step \| reads .*?\n\n", PAGE, re.DOTALL)[0]
     rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.strip().splitlines()[2:]]
@@ -154,7 +154,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def test_its_curl_is_answered(desk: Server) -> None:
+def test_the_curl_request_is_answered(desk: Server) -> None:
     (words,) = [shlex.split(block) for block in BASH if block.startswith("curl")]
     (url,) = [word for word in words if word.startswith("http://")]
     headers = dict(words[index + 1].split(": ", 1) for index, word in enumerate(words) if word == "-H")
@@ -168,7 +168,7 @@ def test_its_curl_is_answered(desk: Server) -> None:
     assert answer["role"] == ["assistant"] and "BUG-771" in str(answer["content"][0])
 
 
-def test_its_python_is_answered_by_grpc(desk: Server) -> None:
+def test_the_python_request_is_answered_over_grpc(desk: Server) -> None:
     code = PYTHON.replace("127.0.0.1:8080", f"127.0.0.1:{desk.grpc_port}")
     printed = subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True, timeout=120)
     assert "role ['assistant']" in printed and "history [" in printed

@@ -1,4 +1,4 @@
-"""What kustomize renders of manifests/: every document is valid, and they belong together."""
+"""The documents that kustomize renders from manifests/ are valid and fit together."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ SECRETS: dict[str, dict[str, str]] = {
 
 
 def found(value: Any, key: str) -> list[Any]:
-    """All values of a key, at any depth."""
+    """Return all values of a key, at any depth."""
     if isinstance(value, dict):
         return [inner for name, each in value.items() for inner in ([each] if name == key else found(each, key))]
     return [inner for each in value for inner in found(each, key)] if isinstance(value, list) else []
@@ -37,7 +37,7 @@ def container(server: dict[str, Any]) -> dict[str, Any]:
 
 
 def pods(documents: tuple[dict[str, Any], ...]) -> dict[str, dict[str, str]]:
-    """The labels of all pods that come of the documents."""
+    """Return the labels of all pods that the documents create."""
     of_servers = {name: pod_labels(server) for name, server in of_kind(documents, "Server").items()}
     sets = of_kind(documents, "StatefulSet")
     return of_servers | {name: each["spec"]["template"]["metadata"]["labels"] for name, each in sets.items()}
@@ -48,7 +48,7 @@ def test_every_document_is_valid(tmp_path: Path, overlay: str) -> None:
     check_documents(render(overlay), tmp_path)
 
 
-def test_the_llm_moves_to_a_gpu_and_an_experiment_to_production(tmp_path: Path) -> None:
+def test_gpu_and_experiment_components_work_in_production(tmp_path: Path) -> None:
     documents = with_components(tmp_path, "production", "gpu", "experiment")
     check_documents(documents, tmp_path)
     local = of_kind(documents, "Server")["mlserver-llm-local"]
@@ -58,7 +58,7 @@ def test_the_llm_moves_to_a_gpu_and_an_experiment_to_production(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_server_for_models_behind_an_api_is_like_the_others_but_for_its_key(tmp_path: Path, overlay: str) -> None:
+def test_the_api_server_differs_from_the_others_only_by_its_key(tmp_path: Path, overlay: str) -> None:
     documents = with_components(tmp_path, overlay, "api")
     check_documents(documents, tmp_path)
     servers = of_kind(documents, "Server")
@@ -81,7 +81,7 @@ def test_a_server_for_models_behind_an_api_is_like_the_others_but_for_its_key(tm
 
 
 def check_documents(documents: tuple[dict[str, Any], ...], tmp_path: Path) -> None:
-    """Each is what the CRDs and Kubernetes allow, and no more."""
+    """Validate each document against the CRDs and Kubernetes."""
     for each in documents:
         group = each["apiVersion"].rpartition("/")[0]
         if group == "mlops.seldon.io":
@@ -104,7 +104,7 @@ def test_the_pods_of_servers_are_valid_kubernetes(overlay: str) -> None:
         assert {mount["name"] for mount in container(server)["volumeMounts"]} <= volumes
 
 
-def test_a_wrong_document_would_be_found() -> None:
+def test_validation_finds_a_wrong_document() -> None:
     (policy, *_) = of_kind(render("production"), "NetworkPolicy").values()
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(
@@ -112,7 +112,7 @@ def test_a_wrong_document_would_be_found() -> None:
         )
 
 
-def test_the_pipeline_is_the_file_that_a_laptop_runs() -> None:
+def test_the_cluster_runs_the_same_pipeline_file_as_a_laptop() -> None:
     written = yaml.safe_load((ROOT / "pipelines/support-chat.yaml").read_text(encoding="utf-8"))
     for overlay in OVERLAYS:
         (rendered,) = of_kind(render(overlay), "Pipeline").values()
@@ -120,7 +120,7 @@ def test_the_pipeline_is_the_file_that_a_laptop_runs() -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_step_and_every_llm_and_every_candidate_has_a_model(overlay: str) -> None:
+def test_every_step_llm_and_candidate_has_a_model(overlay: str) -> None:
     documents = render(overlay)
     models = of_kind(documents, "Model")
     (pipeline,) = of_kind(documents, "Pipeline").values()
@@ -132,7 +132,7 @@ def test_every_step_and_every_llm_and_every_candidate_has_a_model(overlay: str) 
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_model_is_a_folder_of_the_repository_and_has_one_server_with_room_for_it(overlay: str) -> None:
+def test_every_model_has_a_folder_and_one_server_with_enough_memory(overlay: str) -> None:
     documents = render(overlay)
     servers, taken = of_kind(documents, "Server"), dict.fromkeys(of_kind(documents, "Server"), 0.0)
     for model in of_kind(documents, "Model").values():
@@ -144,12 +144,12 @@ def test_every_model_is_a_folder_of_the_repository_and_has_one_server_with_room_
     for name, server in servers.items():
         resources = container(server)["resources"]
         assert 0 < taken[name] <= quantity(resources["requests"]["memory"])
-        # The ServerConfig's own limit would stay where none is set.
+        # Without a limit, the one of the ServerConfig would apply.
         assert quantity(resources["requests"]["memory"]) <= quantity(resources["limits"]["memory"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_secrets_are_references_to_those_that_the_user_makes(overlay: str) -> None:
+def test_manifests_only_refer_to_the_users_secrets(overlay: str) -> None:
     documents = render(overlay)
     assert not of_kind(documents, "Secret")
     references = [(each["name"], each["key"]) for each in found(list(documents), "secretKeyRef")]
@@ -160,7 +160,7 @@ def test_secrets_are_references_to_those_that_the_user_makes(overlay: str) -> No
     assert used == (set(SECRETS) - {"support-desk-llm"} if overlay == "production" else storages)
 
 
-def test_the_storage_secret_is_one_remote_of_the_name_in_the_uris() -> None:
+def test_the_storage_secret_is_one_remote_with_the_prefix_of_the_uris() -> None:
     (remote,) = (yaml.safe_load(text) for text in SECRETS["support-desk-storage"].values())
     assert set(remote) == {"type", "name", "parameters"}
     assert all(isinstance(value, str) for value in remote["parameters"].values())
@@ -185,7 +185,7 @@ def test_every_image_is_pinned_and_runs_without_privileges(overlay: str) -> None
         assert {"cpu", "memory"} <= set(each["resources"]["requests"])
 
 
-def test_the_images_are_those_that_make_builds() -> None:
+def test_the_images_are_built_by_make() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     for image in (container(server)["image"] for server in of_kind(render("development"), "Server").values()):
@@ -239,7 +239,7 @@ def test_production_scales_the_server_of_the_llm_alone() -> None:
     target = scaler["spec"]["scaleTargetRef"]
     assert (target["apiVersion"], target["kind"]) == ("mlops.seldon.io/v1alpha1", "Server")
     server = of_kind(documents, "Server")[target["name"]]
-    # Else Core 2 would scale it too.
+    # Otherwise Core 2 would scale the Server, too.
     assert not {"minReplicas", "maxReplicas"} & set(server["spec"])
     (model,) = (
         each
@@ -252,7 +252,7 @@ def test_production_scales_the_server_of_the_llm_alone() -> None:
     assert metric["containerResource"]["name"] in container(server)["resources"]["requests"]
 
 
-def test_production_lets_only_the_memory_reach_the_database_and_only_the_agent_be_called() -> None:
+def test_production_restricts_traffic_to_the_database_and_to_the_servers() -> None:
     documents = render("production")
     policies, labels = of_kind(documents, "NetworkPolicy"), pods(documents)
     guarded = {
@@ -274,7 +274,7 @@ def test_production_lets_only_the_memory_reach_the_database_and_only_the_agent_b
     assert [each["port"] for each in monitoring["ports"]] == [ports["server-metrics"], ports["metrics"]]
 
 
-def test_production_is_watched() -> None:
+def test_production_has_monitoring() -> None:
     documents = render("production")
     (monitor,) = of_kind(documents, "ServiceMonitor").values()
     services = of_kind(documents, "Service").values()
@@ -285,7 +285,7 @@ def test_production_is_watched() -> None:
     (port,) = service["spec"]["ports"]
     assert port["targetPort"] == SERVER_CONFIG_PORTS["server-metrics"]
     assert [each["port"] for each in monitor["spec"]["endpoints"]] == [port["name"]]
-    # Else nobody hears of a pod that doesn't become ready; and each pod is asked by itself.
+    # Otherwise a pod that never becomes ready would cause no alert. Each pod is scraped separately.
     assert service["spec"]["publishNotReadyAddresses"] and service["spec"]["clusterIP"] == "None"
     (dashboard,) = of_kind(documents, "ConfigMap").values()
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"

@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask only for what a running server really exports."""
+"""Alerts and dashboard query only metrics that a running server exports."""
 
 import json
 import re
@@ -33,7 +33,7 @@ QUERIES = {rule["alert"]: rule["expr"] for rule in RULES} | {
 }
 
 OF_THE_TARGET = {"namespace", "service", "pod", "container", "endpoint", "instance", "job", "seldon_server_name"}
-"""Labels that Prometheus adds: the operator's for a ServiceMonitor, and its `podTargetLabels`."""
+"""Labels that Prometheus adds: those of the operator for a ServiceMonitor, and its `podTargetLabels`."""
 
 Samples = dict[str, list[dict[str, str]]]
 
@@ -49,10 +49,10 @@ def message(**tensors: str) -> list[ModelInferRequest.InferInputTensor]:
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """The labels of all samples by metric, after two calls of a memory model as Core 2 makes them; one fails."""
+    """Return the labels of all samples by metric, after a good and a failed call of a memory model by Core 2."""
     (port,) = free_ports(1)
     tmp = tmp_path_factory.mktemp("monitoring")
-    # As the Servers have it: with worker processes MLServer exports nothing of its own process.
+    # As on the Servers. With worker processes, MLServer exports no metrics of its main process.
     environment = {"MLSERVER_METRICS_PORT": str(port), "MLSERVER_PARALLEL_WORKERS": "0"}
     server = start_mlserver(ROOT / "models/remember-user", tmp, environment)
     try:
@@ -77,7 +77,7 @@ def parsed(query: str) -> Any:
 
 
 def parts(expression: Any) -> Iterator[Any]:
-    """An expression and all that it is made of."""
+    """Yield an expression and all expressions inside it."""
     yield expression
     for name in ("lhs", "rhs", "expr", "vector_selector"):
         if getattr(expression, name, None) is not None:
@@ -106,22 +106,22 @@ def test_every_metric_and_label_of_a_query_is_exported(scraped: Samples, name: s
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_every_value_that_a_query_asks_for_is_there(scraped: Samples, name: str) -> None:
+def test_every_label_value_in_a_query_is_exported(scraped: Samples, name: str) -> None:
     for selector in selectors(QUERIES[name]):
         wanted = [each for each in selector.matchers.matchers if each.name not in OF_THE_TARGET]
         assert all(each.op == promql_parser.MatchOp.Equal for each in wanted)
         assert any(all(sample[each.name] == each.value for each in wanted) for sample in scraped[selector.name])
 
 
-def test_a_metric_that_nobody_exports_would_be_found(scraped: Samples) -> None:
+def test_the_check_finds_a_metric_that_is_not_exported(scraped: Samples) -> None:
     (selector,) = selectors("rate(mlserver_memory_appends_total[5m])")
     assert selector.name not in scraped
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_what_an_alert_says_is_in_its_labels(rule: dict[str, Any]) -> None:
+def test_the_text_of_an_alert_uses_labels_that_it_has(rule: dict[str, Any]) -> None:
     expression = parsed(rule["expr"])
-    # What is compared with the threshold, and of a quotient its dividend.
+    # The left side of the comparison; of a quotient, its dividend.
     while isinstance(expression, promql_parser.BinaryExpr | promql_parser.ParenExpr):
         expression = expression.lhs if isinstance(expression, promql_parser.BinaryExpr) else expression.expr
     labels = OF_THE_TARGET if isinstance(expression, promql_parser.VectorSelector) else set(expression.modifier.labels)
@@ -129,7 +129,7 @@ def test_what_an_alert_says_is_in_its_labels(rule: dict[str, Any]) -> None:
         assert set(re.findall(r"\$labels\.(\w+)", text)) <= labels
 
 
-def test_panels_lie_beside_one_another_and_name_their_series() -> None:
+def test_panels_do_not_overlap_and_name_their_series() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places) and all(panel["description"] for panel in DASHBOARD["panels"])
     for target in TARGETS:
@@ -138,8 +138,8 @@ def test_panels_lie_beside_one_another_and_name_their_series() -> None:
         assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels
 
 
-def test_a_model_keeps_its_name_over_generations() -> None:
-    """Each query by `model` drops the generation that Core 2 puts behind a name."""
+def test_queries_drop_the_generation_of_a_model() -> None:
+    """Each query by `model` removes the generation that Core 2 appends to the name."""
     pattern = re.compile(
         r'label_replace\(rate\(model_infer_\w+(\{[^}]*\})?\[[^]]+\]\), "model", "\$1", "model", "([^"]+)"\)'
     )
@@ -150,8 +150,8 @@ def test_a_model_keeps_its_name_over_generations() -> None:
             assert re.fullmatch(each[2], "answer-status_12")[1] == "answer-status"  # type: ignore[index]
 
 
-def test_the_targets_of_a_query_are_those_that_the_monitor_finds() -> None:
-    """Prometheus takes the job from the Service's name, and other labels from the pods'."""
+def test_queries_select_the_targets_of_the_monitor() -> None:
+    """Prometheus takes the job from the name of the Service, and other labels from the pods."""
     service, monitor = yaml.safe_load_all((MONITORING / "servicemonitor.yaml").read_text(encoding="utf-8"))
     of_pods = {label.replace("-", "_") for label in monitor["spec"]["podTargetLabels"]}
     assert OF_THE_TARGET - {"namespace", "service", "pod", "container", "endpoint", "instance", "job"} == of_pods
@@ -160,5 +160,5 @@ def test_the_targets_of_a_query_are_those_that_the_monitor_finds() -> None:
     assert jobs == {service["metadata"]["name"]} and "jobLabel" not in monitor["spec"]
 
 
-def test_the_sidecar_gets_the_file_itself() -> None:
+def test_the_sidecar_gets_the_dashboard_file_unchanged() -> None:
     assert Path(MONITORING / "kustomization.yaml").read_text(encoding="utf-8").count("support-desk.json") == 1

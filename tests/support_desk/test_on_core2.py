@@ -1,5 +1,5 @@
-"""The support desk as Core 2 runs it: settings that the agent has rewritten, models loaded one by one in the processes
-of their Servers, calls through a mesh, conversations in PostgreSQL. All but Kafka and the cluster is real."""
+"""The support desk as Core 2 runs it: the agent rewrites the settings, each Server process loads its models one by one,
+calls pass through a mesh, and conversations are in PostgreSQL. Everything but Kafka and the cluster is real."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ SETTINGS = sorted([*ROOT.glob("models/*/model-settings.json"), *ROOT.glob("examp
 
 
 def effective(folder: Path) -> tuple[dict[str, Any], Settings | None]:
-    """What MLServer makes of a model's settings, and what its runtime does where it is one of the suite."""
+    """Return the settings that MLServer reads for a model, and those of its runtime if it belongs to the suite."""
     settings = load_model_settings(str(folder / "model-settings.json"))
     runtime = settings.implementation
     config = load_settings(runtime.settings_class, settings) if issubclass(runtime, Runtime) else None
@@ -41,7 +41,7 @@ def test_the_agent_changes_no_setting(tmp_path: Path, monkeypatch: pytest.Monkey
     assert effective(folder) == effective(file.parent)
 
 
-def test_a_key_that_the_agent_drops_would_be_found(tmp_path: Path) -> None:
+def test_the_check_finds_a_key_that_the_agent_drops(tmp_path: Path) -> None:
     content = {"name": "m", "implementation": "mlserver.MLModel", "max_batch_size": 4}
     found: list[Any] = []
     for each in (content, rewritten(content)):
@@ -51,7 +51,9 @@ def test_a_key_that_the_agent_drops_would_be_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", ["development", "production"])
-def test_the_manifests_change_only_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str) -> None:
+def test_manifests_change_only_the_parameters_that_they_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str
+) -> None:
     url = "postgresql+psycopg://support:secret@support-desk-postgres:5432/support"
     monkeypatch.setenv("MEMORY_URL", url)
     for name, model in of_kind(render(overlay), "Model").items():
@@ -67,13 +69,13 @@ def test_the_manifests_change_only_what_they_say(tmp_path: Path, monkeypatch: py
         llm = {"infer_uri"} if "llm" in model["spec"] else set()
         assert changed == llm | {each["name"].partition(".")[0] for each in model["spec"].get("parameters", [])}
         if llm:
-            # The manifest binds the same model that the settings name.
+            # The manifest binds the model that the settings name.
             assert after["infer_uri"] == f"http://seldon-mesh:80/v2/models/{before['llm']}/infer"
 
 
 @dataclass
 class Desk:
-    """The Servers' processes and the mesh in front of them."""
+    """The processes of the Servers and the mesh in front of them."""
 
     mesh: Mesh
     servers: dict[str, Server]
@@ -81,7 +83,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """The Servers and Models of production, and the candidate of the experiment that development has."""
+    """The Servers and Models of production, and the candidate of the experiment in development."""
     database = sql_url("psycopg", "support_desk_on_core2", tmp_path_factory.getbasetemp())
     documents = render("production")
     servers, models = (
@@ -112,7 +114,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 def environment(server: dict[str, Any], secrets: dict[str, dict[str, str]]) -> dict[str, str]:
-    """The variables of a Server's container."""
+    """Return the environment variables of a Server's container."""
     (container,) = server["spec"]["podSpec"]["containers"]
     references = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
     plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
@@ -120,27 +122,27 @@ def environment(server: dict[str, Any], secrets: dict[str, dict[str, str]]) -> d
 
 
 def run_pipeline(desk: Desk, inputs: dict[str, str]) -> Result:
-    """The pipeline that the manifests hold, its steps called by gRPC as Core 2 does."""
+    """Run the pipeline of the manifests, calling its steps over gRPC as Core 2 does."""
     arguments = [word for key, value in inputs.items() for word in ("--input", f"{key}={value}")]
     manifest = str(ROOT / "pipelines/support-chat.yaml")
     return CliRunner().invoke(main, ["pipeline", "run", manifest, "--url", desk.mesh.grpc_url, *arguments])
 
 
 def turn(desk: Desk, content: str) -> dict[str, list[str]]:
-    """One turn of a conversation."""
+    """Send one turn of a conversation."""
     result = run_pipeline(desk, {"memory_id": "on-core-2", "role": "user", "content": content, "type": "text"})
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
 
 
-def test_two_turns_through_the_mesh_and_the_database(desk: Desk) -> None:
+def test_two_turns_pass_through_the_mesh_and_the_database(desk: Desk) -> None:
     first = turn(desk, "What is the status of BUG-771?")
     assert "BUG-771" in first["content"][0] and len(first["history"]) == 2
     second = turn(desk, "My printer is jammed.")
     assert second["history"][:2] == first["history"] and len(second["history"]) == 4
 
 
-def test_no_server_holds_what_another_is_for(desk: Desk) -> None:
+def test_each_server_loads_only_its_own_models(desk: Desk) -> None:
     for name, server in desk.servers.items():
         index = httpx2.post(f"{server.url}/v2/repository/index", json={"ready": True}).json()
         assert {each["name"] for each in index} == {
@@ -148,7 +150,7 @@ def test_no_server_holds_what_another_is_for(desk: Desk) -> None:
         }
 
 
-def test_the_candidates_of_the_experiment_differ_by_the_version_of_their_prompt(desk: Desk) -> None:
+def test_candidates_of_the_experiment_differ_by_prompt_version(desk: Desk) -> None:
     (experiment,) = of_kind(render("development"), "Experiment").values()
     message = [text("role", "user"), text("content", "My mouse is dead."), text("type", "text")]
     versions: list[str] = []
@@ -160,7 +162,7 @@ def test_the_candidates_of_the_experiment_differ_by_the_version_of_their_prompt(
     assert versions == ["1", "2"]
 
 
-def test_an_error_of_a_step_reaches_the_caller_by_grpc(desk: Desk) -> None:
+def test_an_error_of_a_step_reaches_the_caller_over_grpc(desk: Desk) -> None:
     result = run_pipeline(desk, {"memory_id": "on-core-2", "role": "assistant", "content": "hi", "type": "text"})
     assert result.exit_code == 1
     assert "remember-user : rpc error: code = FailedPrecondition" in result.output

@@ -1,4 +1,4 @@
-"""The README's own requests, sent to the servers that it says."""
+"""The requests of the README work on the servers that it names."""
 
 import json
 import re
@@ -19,7 +19,7 @@ CURLS = [block for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) 
 
 
 def send(curl: str, base: str) -> httpx2.Response:
-    """The request of a `curl` command, sent to the server at `base`."""
+    """Send the request of a `curl` command to the server at `base`."""
     words = shlex.split(curl)
     url = next(word for word in words if word.startswith("http"))
     body = words[words.index("-d") + 1]
@@ -36,7 +36,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The LLMRuntime of examples/openai-api, with the test double as the README starts it."""
+    """The LLMRuntime of examples/openai-api and the test server, started as in the README."""
     tmp = tmp_path_factory.mktemp("api")
     (port,) = free_ports(1)
     double = subprocess.Popen([sys.executable, "-m", "mlserver_chat.testing", "--port", str(port)])
@@ -77,7 +77,7 @@ def test_the_readme_has_one_request_for_each_runtime_and_the_pipeline() -> None:
 
 
 @pytest.mark.parametrize("index", range(len(EXPECTED)), ids=[name for name, _ in EXPECTED])
-def test_the_request_of_the_readme_gets_its_answer(index: int, request: pytest.FixtureRequest) -> None:
+def test_every_request_of_the_readme_is_answered(index: int, request: pytest.FixtureRequest) -> None:
     name, holds = EXPECTED[index]
     server: Server = request.getfixturevalue("api" if name == "openai-api" else "desk")
     answer = outputs(send(CURLS[index], server.url))
@@ -85,7 +85,7 @@ def test_the_request_of_the_readme_gets_its_answer(index: int, request: pytest.F
 
 
 @pytest.mark.parametrize("page", ["classifier", "local", "prompts", "pipeline"])
-def test_the_requests_of_the_documentation_are_answered(desk: Server, page: str) -> None:
+def test_every_request_of_the_documentation_is_answered(desk: Server, page: str) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     curls = [block for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if block.startswith("curl")]
     assert curls
@@ -93,7 +93,7 @@ def test_the_requests_of_the_documentation_are_answered(desk: Server, page: str)
         assert outputs(send(curl, desk.url))
 
 
-def test_every_file_the_readme_names_is_there() -> None:
+def test_every_file_in_the_readme_exists() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     missing = [link for link in links if not Path(ROOT / link).exists()]
     assert links and not missing

@@ -1,4 +1,4 @@
-"""The component that makes a ServerConfig for each image of the one that a cluster has."""
+"""The component that derives a ServerConfig for each image from the cluster's ServerConfig."""
 
 from typing import Any
 
@@ -44,12 +44,12 @@ EXPORTED: dict[str, Any] = {
     },
     "status": {},
 }
-"""As `kubectl get mlc mlserver -o yaml` prints it, of what Core 2 is known to have in it."""
+"""A ServerConfig of Core 2 as `kubectl get mlc mlserver -o yaml` prints it."""
 
 
 @pytest.fixture(scope="module", params=["development", "production"])
 def documents(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
-    """An overlay with the component, once the user has put the cluster's ServerConfig where it says."""
+    """An overlay with the component and the saved ServerConfig of the cluster."""
     tmp = tmp_path_factory.mktemp("serverconfigs")
     return with_components(tmp, request.param, "serverconfigs", exported=yaml.safe_dump(EXPORTED))
 
@@ -58,7 +58,7 @@ def containers(resource: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in resource["spec"]["podSpec"]["containers"]}
 
 
-def test_every_image_has_a_server_and_a_server_config_of_its_name(documents: tuple[dict[str, Any], ...]) -> None:
+def test_every_image_has_a_server_and_a_serverconfig_of_its_name(documents: tuple[dict[str, Any], ...]) -> None:
     servers, configs = of_kind(documents, "Server"), of_kind(documents, "ServerConfig")
     assert set(configs) == set(servers) and len(servers) == 3
     for name, server in servers.items():
@@ -68,7 +68,7 @@ def test_every_image_has_a_server_and_a_server_config_of_its_name(documents: tup
         assert image.rpartition("/")[2].startswith(f"{name}:")
 
 
-def test_they_are_valid_and_differ_from_the_clusters_in_image_and_volume_only(
+def test_serverconfigs_differ_from_the_clusters_only_in_image_and_volume(
     documents: tuple[dict[str, Any], ...],
 ) -> None:
     (cluster,) = EXPORTED["spec"]["volumeClaimTemplates"]
@@ -87,10 +87,10 @@ def test_they_are_valid_and_differ_from_the_clusters_in_image_and_volume_only(
         assert bigger == (name == "mlserver-llm-local")
 
 
-def test_nothing_of_the_clusters_own_object_goes_along(documents: tuple[dict[str, Any], ...]) -> None:
+def test_metadata_of_the_clusters_serverconfig_is_removed(documents: tuple[dict[str, Any], ...]) -> None:
     for config in of_kind(documents, "ServerConfig").values():
         assert config.keys() == {"apiVersion", "kind", "metadata", "spec"}
         assert set(config["metadata"]) - {"annotations"} == {"name", "namespace", "labels"}
         assert not config["metadata"].get("annotations")
-        # The operator gives them to the pods, where the metrics' Service looks for them.
+        # The operator copies them to the pods, where the metrics' Service selects them.
         assert selects({"matchLabels": config["metadata"]["labels"]}, {"app.kubernetes.io/part-of": "support-desk"})

@@ -1,4 +1,4 @@
-"""A streamed turn between two real memories: what the caller hears is what is stored, also when he hangs up."""
+"""A streamed turn between two real memories stores exactly the text that the caller received."""
 
 import json
 import time
@@ -46,7 +46,7 @@ TURN = manifest_text(
 
 @pytest.fixture(scope="module")
 def server(mlserver: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Any]]:
-    """The support desk's memories around a model that says a word in a fifth of a second."""
+    """The memories of the support desk around a model that generates five words per second."""
     tmp = tmp_path_factory.mktemp("turn")
     backend = {"backend": "slow.Slow", "config": {"model_settings": {"reply": REPLY}}}
     models: dict[str, dict[str, object]] = {
@@ -71,7 +71,7 @@ def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
 
 
 def stored(server: Server, memory_id: str) -> list[tuple[str, str, str]]:
-    """Role, text and what is said of its end, of each message."""
+    """Return role, text and finish reason of each message."""
     body = [text("memory_id", memory_id)]
     answer = outputs(server.infer("remember-user", body, parameters={"operation": "export"}))
     messages = [json.loads(str(each)) for each in answer["messages"]]
@@ -81,12 +81,12 @@ def stored(server: Server, memory_id: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def test_the_reply_is_stored_when_the_stream_ends_and_once_only(server: tuple[Server, Any]) -> None:
+def test_the_reply_is_stored_once_when_the_stream_ends(server: tuple[Server, Any]) -> None:
     for _ in range(2):
         url, headers = f"{server[0].url}/v2/pipelines/turn/infer_stream", {"x-request-id": "whole"}
         with httpx2.stream("POST", url, json=said("whole"), headers=headers, timeout=20) as response:
             *chunks, last = events(response)
-            # Asked at once: nothing is still on its way.
+            # The reply is stored as soon as the stream has ended.
             assert stored(server[0], "whole") == [("user", "hi", ""), ("assistant", REPLY, "")]
         assert {each["parameters"]["step"] for each in chunks} == {"answer"} and len(chunks) >= 7
         history = next(each["data"] for each in last["outputs"] if each["name"] == "history")
@@ -94,14 +94,14 @@ def test_the_reply_is_stored_when_the_stream_ends_and_once_only(server: tuple[Se
 
 
 def over_rest(server: Server, memory_id: str) -> str:
-    """The step of the first chunk; then the caller is gone."""
+    """Return the step of the first chunk, then hang up."""
     url = f"{server.url}/v2/pipelines/turn/infer_stream"
     with httpx2.stream("POST", url, json=said(memory_id), timeout=20) as response:
         return next(events(response))["parameters"]["step"]
 
 
 def over_grpc(server: Server, memory_id: str) -> str:
-    """The same by gRPC."""
+    """Do the same over gRPC."""
     inputs = [
         pb.ModelInferRequest.InferInputTensor(
             name=each["name"],
@@ -120,7 +120,7 @@ def over_grpc(server: Server, memory_id: str) -> str:
 
 
 @pytest.mark.parametrize("leave", [over_rest, over_grpc])
-def test_a_caller_that_hangs_up_stops_the_model_and_what_it_said_is_stored_as_cut(
+def test_hanging_up_stops_the_model_and_stores_the_reply_as_cut(
     server: tuple[Server, Any], leave: Callable[[Server, str], str]
 ) -> None:
     server[1].unlink(missing_ok=True)
