@@ -109,6 +109,14 @@ def test_gzip_is_counted_after_unpacking(server: Server, address: str) -> None:
     assert response.status_code == 413
 
 
+def test_gzip_beside_another_encoding_is_counted(server: Server) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    for encodings in ((b"identity", b"gzip"), (b"gzip", b"identity")):
+        headers = [(b"content-encoding", each) for each in encodings]
+        response = httpx2.post(f"{server.url}/v2/models/memory/infer", content=bomb, headers=headers)
+        assert response.status_code == 413
+
+
 def test_a_small_body_in_gzip_is_read(server: Server) -> None:
     body = gzip.compress(json.dumps(chat(50)).encode())
     headers = {"content-encoding": "gzip", "content-type": "application/json"}

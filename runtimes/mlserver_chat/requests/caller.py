@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ..errors import CallerLeft
@@ -18,8 +19,10 @@ T = TypeVar("T")
 class Caller:
     """The client of one request."""
 
-    def __init__(self) -> None:
-        self._left = asyncio.Event()
+    @cached_property
+    def _left(self) -> asyncio.Event:
+        # Every request has a caller, and few wait for it to leave.
+        return asyncio.Event()
 
     @property
     def has_left(self) -> bool:

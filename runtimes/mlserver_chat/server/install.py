@@ -1,6 +1,7 @@
 """Puts the guard in front of a running MLServer."""
 
 import asyncio
+import math
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +13,7 @@ from ..errors import RateLimited
 from ..limits import server_limits
 from .grpc_guard import check_message
 from .idle import close_idle_connections
-from .rest_guard import RestGuard, retry_after_headers
+from .rest_guard import RestGuard
 from .v2_json import validation_errors
 
 
@@ -36,5 +37,5 @@ def install_guard(server: MLServer) -> None:
 async def _rate_limited(_: Request, error: Exception) -> JSONResponse:
     """MLServer's answer to an error, with the header `Retry-After`."""
     assert isinstance(error, RateLimited)
-    headers = retry_after_headers(error.retry_after)
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     return JSONResponse({"error": str(error)}, int(error.status_code), headers)
