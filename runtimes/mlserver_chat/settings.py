@@ -117,12 +117,12 @@ class Settings(BaseModel):
                     values[name] = os.environ[variable]
         for name, value in values.items():
             field = cls.model_fields.get(name)
-            if field is not None and not _is_text(field.annotation):
+            if field is not None and not _is_text_type(field.annotation):
                 values[name] = _from_json(value)
         return values
 
 
-def _is_text(annotation: object) -> bool:
+def _is_text_type(annotation: object) -> bool:
     return annotation is str or annotation is SecretStr
 
 

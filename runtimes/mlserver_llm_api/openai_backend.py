@@ -11,8 +11,8 @@ from openai import RequestOptions as CallOptions
 from mlserver_chat import ChatError, Completion, CompletionChunk, Message, NotReachable, Params, UpstreamFailed
 from mlserver_chat.requests.deadline import current_deadline
 
+from .call_options import check_options
 from .faults import AnswerTooLarge, as_ours
-from .options import check_options
 from .settings import ApiSettings, OpenAISettings
 
 _PATH = "/chat/completions"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from mlserver_chat import PromptSettings, Secret, Settings
 from mlserver_chat.llm.options import merge_options
 
-from .options import check_options
+from .call_options import check_options
 
 OPENAI_URL = "https://api.openai.com/v1"
 GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai"

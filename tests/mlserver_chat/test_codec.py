@@ -1,4 +1,4 @@
-"""The codec against the golden cases of tests/contract/, and as its own inverse on any messages."""
+"""The codec: the golden cases of tests/contract/, and encoding and decoding of any messages."""
 
 import json
 from typing import Any
@@ -87,7 +87,7 @@ def test_decoding_is_the_inverse_of_encoding(messages: list[Message]) -> None:
 
 
 @given(messages_strategy)
-def test_history_is_the_inverse_of_itself(messages: list[Message]) -> None:
+def test_history_decodes_to_the_encoded_messages(messages: list[Message]) -> None:
     history = RequestInput.model_validate(encode_history(messages).model_dump())
     assert decode_history({"history": history}) == messages
 
@@ -118,7 +118,7 @@ def test_base64_is_decoded_when_the_content_type_says_so() -> None:
         ([["a", "b"], ["c", "d"]], [2, 2], "shape [2, 2]"),
     ],
 )
-def test_elements_that_are_no_text_are_refused(data: Any, shape: list[int], names: str) -> None:
+def test_elements_other_than_text_are_refused(data: Any, shape: list[int], names: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         text_elements(tensor("content", data, shape))
     assert names in str(refused.value)

@@ -23,7 +23,7 @@ def construct() -> None:
     ConversationalMemory(ModelSettings(name="m", implementation=ConversationalMemory, parameters={"extra": extra}))
 
 
-def test_a_model_leaves_the_threshold_alone() -> None:
+def test_loading_a_model_keeps_the_threshold() -> None:
     gc.set_threshold(700, 10, 10)
     construct()
     assert gc.get_threshold() == (700, 10, 10)

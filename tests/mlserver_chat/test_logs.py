@@ -1,4 +1,4 @@
-"""What stands in MLServer's log: the suite's own lines under its logger, and no traceback for what needs none."""
+"""Lines of the suite in MLServer's log, and tracebacks that it leaves out."""
 
 import socket
 import time
@@ -58,7 +58,7 @@ def logged(server: Server, words: str) -> str:
     return log
 
 
-def test_a_client_that_goes_away_leaves_no_traceback(server: Server) -> None:
+def test_a_disconnected_client_leaves_no_traceback(server: Server) -> None:
     for path in ("models/slow/infer", "models/slow/infer_stream", "pipelines/chat/infer"):
         with socket.create_connection(("127.0.0.1", server.http_port)) as upload:
             upload.sendall(f"POST /v2/{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{".encode())
@@ -71,14 +71,14 @@ def test_a_client_that_goes_away_leaves_no_traceback(server: Server) -> None:
     assert "ClientDisconnect" not in server.log.read_text(encoding="utf-8")
 
 
-def test_a_refusal_over_grpc_is_one_line(server: Server) -> None:
+def test_a_refusal_over_grpc_is_logged_without_a_traceback(server: Server) -> None:
     message = pb.ModelInferRequest(model_name="slow", id="two\nlines")
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel, pytest.raises(grpc.RpcError):
         GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
-    assert "InvalidInput" not in logged(server, "'id' is no header's value"), "the last line of a traceback"
+    assert "InvalidInput" not in logged(server, "'id' can't be sent in a header"), "the last line of a traceback"
 
 
-def test_a_bug_is_one_line_that_names_its_place(server: Server) -> None:
+def test_a_bug_is_logged_as_one_line_with_its_place(server: Server) -> None:
     assert server.infer("slow", INPUTS).status_code == 500
     log = logged(server, "[mlserver.chat]")
     assert "model 'slow' failed with RuntimeError at " in log and "slow.py:" in log and "hunter2" not in log

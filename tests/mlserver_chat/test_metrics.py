@@ -98,7 +98,7 @@ def wrong_over_grpc(server: Server) -> None:
         assert only.parameters["status"].int64_param == 422
 
 
-def test_every_error_counts_by_model_and_status_over_every_protocol(scraped: Scraped) -> None:
+def test_errors_are_counted_by_model_and_status_over_every_protocol(scraped: Scraped) -> None:
     server = scraped.server
     outputs(server.infer("memory", TURN))
     assert scraped.values("mlserver_llm_errors_total") == {}
@@ -113,7 +113,7 @@ def test_every_error_counts_by_model_and_status_over_every_protocol(scraped: Scr
     assert scraped.values("mlserver_llm_errors_total") == found
 
 
-def test_a_model_that_is_unloaded_takes_its_gauge_along_and_no_other_s(scraped: Scraped) -> None:
+def test_unloading_a_model_removes_its_own_gauge_value_only(scraped: Scraped) -> None:
     server = scraped.server
     outputs(server.infer("memory", TURN))
     outputs(server.infer("other", TURN))
@@ -133,7 +133,7 @@ def test_the_documented_metrics_are_the_exported_ones(scraped: Scraped) -> None:
     assert set(documented) == scraped.names()
 
 
-async def test_a_reload_that_failed_keeps_no_value_of_a_model_that_is_gone() -> None:
+async def test_a_failed_reload_leaves_no_gauge_value_of_the_old_model() -> None:
     gauge = per_model(Gauge("test_reload", "A gauge of this test", ["model_name"]))
 
     class Plain(Runtime[Settings]):

@@ -1,4 +1,4 @@
-"""What every runtime refuses before it does anything, over REST and gRPC, in a real MLServer."""
+"""Requests that every runtime refuses before it does anything, over REST and gRPC, in a real MLServer."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -90,10 +90,10 @@ def test_an_id_that_no_header_can_carry_is_refused(server: Server, model: str, i
 
 
 @pytest.mark.parametrize("name", ["a\n2026-11-21 a forged line", "n" * 256])
-def test_a_name_that_no_sentence_could_repeat_is_refused(server: Server, name: str) -> None:
+def test_an_unprintable_or_long_tensor_name_is_refused(server: Server, name: str) -> None:
     tensors = [*TURN, text(name, "x")]
     assert server.infer("memory", tensors).status_code == 422
-    assert grpc_status(server, "memory", tensors).startswith("FAILED_PRECONDITION a tensor's name is no name")
+    assert grpc_status(server, "memory", tensors).startswith("FAILED_PRECONDITION invalid tensor name")
 
 
 @pytest.mark.parametrize("model", ["memory", "api", "chat"])
@@ -125,7 +125,7 @@ def test_a_shape_that_contradicts_the_data_is_refused(
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 @pytest.mark.parametrize("model", ["memory", "api"])
-def test_numbers_that_json_lacks_are_refused(server: Server, model: str, number: str) -> None:
+def test_nan_and_infinity_in_json_are_refused(server: Server, model: str, number: str) -> None:
     call = f'{{"id": "c", "type": "function", "function": {{"name": "f", "arguments": {number}}}}}'
     tools = [text("role", "assistant"), text("tool_calls", call)]
     records = [text("history", f'{{"role": "user", "content": [], "x": {number}}}'), *TURN]

@@ -51,17 +51,17 @@ def server(request: pytest.FixtureRequest, mlserver: Callable[..., Server]) -> I
     yield mlserver(models, workers=request.param, files=FILES)
 
 
-def test_a_model_calls_its_sibling_and_hands_on_identity_and_x_headers(server: Server) -> None:
+def test_a_model_calls_its_sibling_with_the_request_id_and_x_headers(server: Server) -> None:
     headers = {"x-request-id": "r1", "x-tenant": "t", "authorization": "secret"}
     assert outputs(server.infer("caller", [text("x", "y")], headers=headers))["answer"] == ["hello", "r1", "t"]
 
 
-def test_an_identity_in_a_header_need_not_be_ascii(server: Server) -> None:
+def test_a_request_id_in_a_header_need_not_be_ascii(server: Server) -> None:
     headers = {b"x-request-id": "Zoë".encode("latin-1")}
     assert outputs(server.infer("caller", [text("x", "y")], headers=headers))["answer"] == ["hello", "Zoë", ""]
 
 
-def test_errors_keep_status_and_sentence_and_bugs_say_nothing(server: Server) -> None:
+def test_errors_keep_status_and_sentence_and_bugs_hide_their_text(server: Server) -> None:
     busy, bug = server.infer("callee", [text("x", "busy")]), server.infer("callee", [text("x", "bug")])
     assert busy.status_code == 503 and busy.json()["error"].endswith("not reachable: the example is busy")
     assert bug.status_code == 500 and bug.json()["error"].endswith("internal error: the server log has the details")
@@ -95,5 +95,5 @@ def test_a_server_that_is_down_is_not_reachable(mlserver: Callable[..., Server])
     assert answer.status_code == 503 and "not reachable" in answer.json()["error"]
 
 
-def test_a_registry_of_no_server_finds_none() -> None:
+def test_a_registry_without_a_server_finds_none() -> None:
     assert find_server(None) is None and find_server(MultiModelRegistry()) is None

@@ -1,13 +1,13 @@
-"""Chat messages to tensors and back: the four encodings of the LLM Module's wire contract.
+"""Encodes chat messages as tensors and decodes them, in the four forms of the LLM Module.
 
 | case | `role` | `content`, `type` | `tool_calls` |
 |---|---|---|---|
 | one message, one part | `[1]` | plain text | one JSON object a call |
 | one message, k parts | `[1]` | k elements, plain text | one JSON object a call |
-| n messages | `[n]` | n elements, JSON lists iff every `type` is one, else plain | "" or a JSON list of JSON texts |
-| tool traffic | | `content` may be missing beside `tool_calls` | `tool_call_id` `[n]`, "" or the id |
+| n messages | `[n]` | n elements; JSON lists if every `type` is one, else plain | "" or a JSON list of JSON texts |
+| tool calls | | `content` may be missing beside `tool_calls` | `tool_call_id` `[n]`, "" or the id |
 
-One message is always plain text, also when it looks like JSON. A missing `type` means text.
+A single message is always plain text, even if it looks like JSON. A missing `type` means text.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,17 @@ from ..tensors import Json, Tensors, dumps, json_object, loads, optional_text, r
 from .types import Message, Part
 
 CHAT_TENSORS = ("role", "content", "type", "tool_calls", "tool_call_id")
-"""The tensors that spell messages."""
+"""The tensors that hold messages."""
 
 
 def decode_messages(tensors: Tensors) -> list[Message]:
-    """The messages that `role`, `content`, `type`, `tool_calls` and `tool_call_id` spell; none without these tensors.
+    """Decode the messages in `role`, `content`, `type`, `tool_calls` and `tool_call_id`.
+
+    Returns:
+        No messages if all of these tensors are missing.
 
     Raises:
-        InvalidInput: a missing tensor, counts that disagree, or an element of the wrong form.
+        InvalidInput: a tensor is missing, their lengths differ, or an element has a wrong form.
     """
     if not any(name in tensors for name in CHAT_TENSORS):
         return []
@@ -70,8 +73,8 @@ def _decode_many(roles: Sequence[str], tensors: Tensors) -> list[Message]:
     else:
         parts = _parts_of_many(contents, types)
     return [
-        Message(role, part, tuple(call), identity or None)
-        for role, part, call, identity in zip(roles, parts, calls, ids, strict=True)
+        Message(role, part, tuple(call), call_id or None)
+        for role, part, call, call_id in zip(roles, parts, calls, ids, strict=True)
     ]
 
 
@@ -100,7 +103,7 @@ def _matching(tensors: Tensors, name: str, count: int) -> list[str] | None:
 
 
 _ONE_TEXT = '["text"]'
-"""The `type` of nearly every message of a conversation, which needs no reading and writing."""
+"""The `type` of nearly every message. Comparing with it is faster than parsing JSON."""
 
 
 def _types_list(message: Message) -> str:
@@ -109,7 +112,7 @@ def _types_list(message: Message) -> str:
 
 
 def _json_list(text: str) -> list[str] | None:
-    """The texts of a JSON list; None when `text` is anything else. Parts that are objects stay JSON text."""
+    """Parse a JSON list of texts, or return None for anything else. Objects in it stay JSON texts."""
     if not text.startswith("["):
         return None
     if text == _ONE_TEXT:
@@ -123,21 +126,22 @@ def _json_list(text: str) -> list[str] | None:
 
 
 def _calls(element: str) -> list[str]:
-    """The tool calls of one element: "" is none, else one JSON object or a JSON list of JSON texts."""
+    """Parse the tool calls of one element: "" for none, a JSON object, or a JSON list of JSON texts."""
     if not element:
         return []
     calls = _json_list(element) if element.lstrip().startswith("[") else [element]
     if calls is None:
         raise InvalidInput("tensor 'tool_calls' has an element that is neither a JSON object nor a JSON list")
-    # In the form that `history` gives them, so that the same call is the same text.
+    # Write calls as `history` does, so that equal calls are equal texts.
     return [dumps(json_object(call, "an element of tensor 'tool_calls'")) for call in calls]
 
 
 def encode_messages(messages: Sequence[Message]) -> list[ResponseOutput]:
-    """The tensors that spell `messages` (at least one); `decode_messages` is the inverse.
+    """Encode messages, at least one, as tensors. `decode_messages` is the inverse.
 
-    `tool_calls` and `tool_call_id` are left out when no message has them, `content` and `type` when a lone message
-    has no part.
+    Returns:
+        Text tensors of shape `[n,1]`. `tool_calls` and `tool_call_id` are left out if no message has them; `content`
+        and `type` if the only message has no parts.
     """
     outputs = [text_output("role", [message.role for message in messages])]
     if len(messages) == 1:
@@ -158,12 +162,12 @@ def encode_messages(messages: Sequence[Message]) -> list[ResponseOutput]:
 
 
 def encode_history(messages: Sequence[Message]) -> ResponseOutput:
-    """The `history` tensor, oldest message first."""
+    """Encode messages, oldest first, as the `history` tensor."""
     return text_output("history", [message.to_history() for message in messages])
 
 
 def decode_history(tensors: Tensors) -> list[Message]:
-    """The messages of the `history` tensor; none when it is absent or empty."""
+    """Decode the `history` tensor. Returns no messages if it is missing or empty."""
     elements = optional_text(tensors, "history") or []
     return [
         Message.from_history(element, f"tensor 'history' element {index}") for index, element in enumerate(elements)
@@ -171,10 +175,10 @@ def decode_history(tensors: Tensors) -> list[Message]:
 
 
 def read_conversation(tensors: Tensors) -> list[Message]:
-    """The conversation a step reads: `history`, then the chat tensors unless they equal its end.
+    """Return the conversation of a request: `history`, then the chat tensors unless they equal its end.
 
     Raises:
-        InvalidInput: neither is there, or one of them is malformed.
+        InvalidInput: the request has neither, or they are malformed.
     """
     conversation = find_conversation(tensors)
     if not conversation:
@@ -183,10 +187,10 @@ def read_conversation(tensors: Tensors) -> list[Message]:
 
 
 def find_conversation(tensors: Tensors) -> list[Message]:
-    """The same, empty where neither is there.
+    """Return the conversation like `read_conversation`, but no messages if the request has neither.
 
     Raises:
-        InvalidInput: one of them is malformed.
+        InvalidInput: the tensors are malformed.
     """
     history, messages = decode_history(tensors), decode_messages(tensors)
     if messages and history[-len(messages) :] == messages:

@@ -1,4 +1,4 @@
-"""Chat messages and completions: our own small types over OpenAI's JSON."""
+"""Types for chat messages and completions, over OpenAI's JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,18 +13,18 @@ from ..errors import InvalidInput, UpstreamFailed
 from ..tensors import Json, dumps, json_object
 
 _SHORT = 2_000
-"""Characters of a message that is kept parsed."""
+"""Most characters of a message whose parsed form is cached."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One content part of a message. `value` is text; for a type other than `text`, usually a JSON object as text."""
+    """A content part of a message. The `value` of a type other than `text` is usually the text of a JSON object."""
 
     type: str
     value: str
 
     def to_openai(self) -> dict[str, Json]:
-        """The part as OpenAI's chat API wants it, e.g. `{"type": "image_url", "image_url": {"url": …}}`."""
+        """Return the part in the form of OpenAI's chat API, e.g. `{"type": "image_url", "image_url": {"url": …}}`."""
         if self.type == "text":
             return {"type": "text", "text": self.value}
         value: Json = self.value
@@ -40,10 +40,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation.
+    """A message of a conversation.
 
-    `role` is any text the model knows (system, developer, user, assistant, tool). `parts` may be empty only beside
-    `tool_calls`, which hold OpenAI's tool-call objects as JSON text, exactly as they came.
+    Args:
+        role: any role that the model knows, such as system, developer, user, assistant or tool.
+        parts: the content; empty only beside tool calls.
+        tool_calls: OpenAI's tool-call objects as JSON texts.
+        tool_call_id: id of the tool call that this message answers.
     """
 
     role: str
@@ -53,7 +56,7 @@ class Message:
 
     @staticmethod
     def of_text(role: str, text: str) -> "Message":
-        """A message with one text part."""
+        """Return a message with one text part."""
         return Message(role, (Part("text", text),))
 
     @property
@@ -62,7 +65,7 @@ class Message:
         return "\n".join(part.value for part in self.parts if part.type == "text")
 
     def to_openai(self) -> dict[str, Json]:
-        """The message as OpenAI's chat API wants it: plain text where it is one text part, else a list of parts."""
+        """Return the message in the form of OpenAI's chat API. A single text part becomes plain text."""
         message: dict[str, Json] = {"role": self.role}
         if len(self.parts) == 1 and self.parts[0].type == "text":
             message["content"] = self.parts[0].value
@@ -77,10 +80,10 @@ class Message:
         return message
 
     def to_history(self) -> str:
-        """One element of the `history` tensor."""
+        """Return the message as one element of the `history` tensor."""
         return self._history
 
-    # The key of an append and its store both want it.
+    # Both the key of an append and its store use it.
     @cached_property
     def _history(self) -> str:
         record: dict[str, Json] = {
@@ -95,15 +98,19 @@ class Message:
 
     @staticmethod
     def from_history(text: str, where: str = "tensor 'history'") -> "Message":
-        """The message of one element of the `history` tensor.
+        """Parse one element of the `history` tensor.
+
+        Args:
+            text: the element.
+            where: names the element in error sentences.
 
         Raises:
-            InvalidInput: not such an object; `where` names the element.
+            InvalidInput: the element is not a message.
         """
         if len(text) <= _SHORT:
-            # What can't be parsed is parsed again, for the sentence that names the place.
+            # If parsing fails, parse again below, for a sentence that names the place.
             with suppress(InvalidInput):
-                return _parsed_before(text)
+                return _cached(text)
         return _parsed(text, where)
 
 
@@ -126,14 +133,14 @@ def _parsed(text: str, where: str) -> Message:
     return Message(role, tuple(parts), tuple(dumps(call) for call in cast(list[Json], calls)), call_id)
 
 
-# The steps of a turn read the same history one after the other, and the next turn's read most of it again.
+# The steps of a turn read the same history one after another, and those of the next turn read most of it again.
 @lru_cache(maxsize=2_000)
-def _parsed_before(text: str) -> Message:
+def _cached(text: str) -> Message:
     return _parsed(text, "a message")
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    """The text of the newest user message, or "" when there is none."""
+    """Return the text of the newest user message, or "" if there is none."""
     return next((message.text for message in reversed(messages) if message.role == "user"), "")
 
 
@@ -151,7 +158,7 @@ class _Choice(BaseModel, strict=True):
 
 
 class _Answer(BaseModel, strict=True):
-    """What is read of a completion or chunk; everything else in it is only handed on."""
+    """The fields of a completion or chunk that are read. All other fields are passed on unchecked."""
 
     choices: list[_Choice] | None = None
 
@@ -160,7 +167,7 @@ def _checked(data: Json) -> Mapping[str, Json]:
     try:
         _Answer.model_validate(data)
     except ValidationError as error:
-        raise UpstreamFailed("the answer is not a chat completion of OpenAI's form") from error
+        raise UpstreamFailed("the answer is not in the form of OpenAI's chat completions") from error
     return data
 
 
@@ -174,16 +181,20 @@ def _none() -> list[Any]:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished answer: OpenAI's `ChatCompletion` as JSON, and what the runtimes need of it."""
+    """A complete answer.
+
+    Args:
+        data: OpenAI's `ChatCompletion` as JSON.
+    """
 
     data: Mapping[str, Json]
 
     @staticmethod
     def of_json(data: Json) -> "Completion":
-        """The completion that another server sent.
+        """Check a completion that another server sent.
 
         Raises:
-            UpstreamFailed: it isn't one, or it has no choice.
+            UpstreamFailed: `data` is not a completion, or it has no choices.
         """
         completion = Completion(_checked(data))
         if not completion.data.get("choices"):
@@ -200,42 +211,46 @@ class Completion:
 
     @property
     def role(self) -> str:
-        """The role of the answer, normally `assistant`."""
+        """Role of the answer, usually `assistant`."""
         return self._message.get("role") or "assistant"
 
     @property
     def text(self) -> str:
-        """The answer's text; a refusal counts as text; "" when the model only called tools."""
+        """Text of the answer, or of a refusal; "" if the model only called tools."""
         return self._message.get("content") or self._message.get("refusal") or ""
 
     @property
     def tool_calls(self) -> tuple[str, ...]:
-        """The tool calls of the answer, each as JSON text."""
+        """Tool calls of the answer as JSON texts."""
         return tuple(dumps(call) for call in self._message.get("tool_calls") or ())
 
     @property
     def finish_reason(self) -> str:
-        """`stop`, `length`, `tool_calls`, `content_filter`, or "" when the model did not say."""
+        """`stop`, `length`, `tool_calls` or `content_filter`; "" if the model gave no reason."""
         return self._choice.get("finish_reason") or ""
 
     @property
     def model(self) -> str:
-        """The model that answered, in the words of its server."""
+        """Name of the model that answered, as given by its server."""
         return str(self.data.get("model") or "")
 
 
 @dataclass(frozen=True)
 class CompletionChunk:
-    """A piece of a streamed answer: OpenAI's `ChatCompletionChunk` as JSON. The last one may carry usage only."""
+    """A piece of a streamed answer. The last one may have only usage.
+
+    Args:
+        data: OpenAI's `ChatCompletionChunk` as JSON.
+    """
 
     data: Mapping[str, Json]
 
     @staticmethod
     def of_json(data: Json) -> "CompletionChunk":
-        """The chunk that another server sent.
+        """Check a chunk that another server sent.
 
         Raises:
-            UpstreamFailed: it isn't one.
+            UpstreamFailed: `data` is not a chunk.
         """
         return CompletionChunk(_checked(data))
 
@@ -249,43 +264,43 @@ class CompletionChunk:
 
     @property
     def text(self) -> str:
-        """The text this chunk adds, possibly ""."""
+        """Text that this chunk adds, possibly ""."""
         return self._delta.get("content") or self._delta.get("refusal") or ""
 
     @property
     def tool_calls(self) -> tuple[Mapping[str, Json], ...]:
-        """The tool-call deltas of this chunk."""
+        """Tool-call deltas of this chunk."""
         return tuple(self._delta.get("tool_calls") or _none())
 
     @property
     def finish_reason(self) -> str:
-        """Why the answer ended, on the chunk that ends it; else ""."""
+        """Reason for the end of the answer, in the chunk that ends it; otherwise ""."""
         return self._choice.get("finish_reason") or ""
 
     @property
     def model(self) -> str:
-        """The model that answers, in the words of its server."""
+        """Name of the model that answers, as given by its server."""
         return str(self.data.get("model") or "")
 
 
 @dataclass
 class CompletionBuilder:
-    """Adds streamed chunks up to the completion they spell."""
+    """Builds a completion from streamed chunks."""
 
     text: str = ""
     finish_reason: str = ""
     model: str = ""
-    identity: str = ""
+    completion_id: str = ""
     created: int = 0
     usage: Json = None
     _calls: dict[int, dict[str, Json]] = field(default_factory=dict[int, dict[str, Json]])
 
     def add(self, chunk: CompletionChunk) -> None:
-        """Take one more chunk."""
+        """Add a chunk."""
         self.text += chunk.text
         self.finish_reason = chunk.finish_reason or self.finish_reason
         self.model = chunk.model or self.model
-        self.identity = str(chunk.data.get("id") or self.identity)
+        self.completion_id = str(chunk.data.get("id") or self.completion_id)
         self.created = int(chunk.data.get("created") or self.created)
         self.usage = chunk.data.get("usage") or self.usage
         for delta in chunk.tool_calls:
@@ -300,12 +315,12 @@ class CompletionBuilder:
         call["function"]["arguments"] += function.get("arguments") or ""
 
     def completion(self) -> Completion:
-        """The completion spelt so far."""
+        """Return the completion of the chunks so far."""
         message: dict[str, Json] = {"role": "assistant", "content": self.text or None}
         if self._calls:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
         data: dict[str, Json] = {
-            "id": self.identity,
+            "id": self.completion_id,
             "object": "chat.completion",
             "created": self.created,
             "model": self.model,
@@ -317,7 +332,7 @@ class CompletionBuilder:
 
 
 def usage_json(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """OpenAI's `usage` object."""
+    """Return OpenAI's `usage` object."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -326,5 +341,5 @@ def usage_json(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 
 def as_messages(records: Iterable[Mapping[str, Json]]) -> list[Message]:
-    """Messages of `{"role", "content"}` records with plain text, as tests and scripts write them."""
+    """Return messages for records `{"role", "content"}` with plain text, for tests and scripts."""
     return [Message.of_text(str(record["role"]), str(record["content"])) for record in records]

@@ -1,4 +1,4 @@
-"""V2 tensors: read in every form that clients send, written in the one form that every path keeps."""
+"""Reads V2 tensors in every form that clients send, and writes them in the one form that pipelines keep."""
 
 from .json_text import Json, dumps, json_object, loads
 from .reading import (
@@ -50,4 +50,4 @@ TENSOR_NAMES = frozenset(
         *("label", "score", "labels", "scores"),
     )
 )
-"""The tensors that mean the same everywhere in the suite."""
+"""Names of the tensors that have the same meaning in the whole suite."""

@@ -1,4 +1,4 @@
-"""What a request must be before a runtime looks at it: MLServer lets it through, and would fail after the effect."""
+"""Checks of a request that MLServer leaves out, and for which it would fail after the runtime has answered."""
 
 import re
 
@@ -9,37 +9,37 @@ from ..limits import ElementBudget
 from .reading import count_elements, flatten
 
 MAX_ID = 255
-"""Longest `id` of a request, in characters."""
+"""Most characters of a request's `id`."""
 MAX_NAME = 255
-"""Longest name of a tensor, in characters."""
+"""Most characters of a tensor's name."""
 
 _ID = re.compile(rf"[!-~]([ -~]{{0,{MAX_ID - 2}}}[!-~])?")
-"""What a header of HTTP and the metadata of gRPC can both carry."""
+"""Ids that HTTP headers and gRPC metadata can carry."""
 _DATATYPES = frozenset((*Datatype, *(datatype.value for datatype in Datatype)))
 
 
 def check_id(request: InferenceRequest) -> None:
-    """Refuses an `id` that MLServer can't put into the response's headers (`Ce-Id`).
+    """Refuse an `id` that MLServer can't copy into the header `Ce-Id` of the response.
 
     Raises:
-        InvalidInput: it is too long, or isn't printable ASCII.
+        InvalidInput: the `id` is too long, or not printable ASCII.
     """
     if request.id and not _ID.fullmatch(request.id):
-        raise InvalidInput(f"'id' is no header's value; expected 1 to {MAX_ID} printable ASCII characters")
+        raise InvalidInput(f"'id' can't be sent in a header; expected 1 to {MAX_ID} printable ASCII characters")
 
 
 def check_tensors(request: InferenceRequest) -> None:
-    """Refuse tensors that can't be read in any way. A shape that merely disagrees with the number of elements is fine.
+    """Refuse tensors that can't be read. A shape may disagree with the number of elements.
 
     Raises:
-        InvalidInput: an overlong or unprintable name; an unknown datatype, which only gRPC lets through; a negative
-            size; data where a size is 0; more elements or dimensions than the server's limits.
+        InvalidInput: a name is too long or not printable, a datatype is unknown (gRPC accepts any), a size is negative,
+            there is data under a size of 0, or there are more elements or dimensions than the server's limits.
     """
     budget = ElementBudget.of_request()
     for tensor in request.inputs:
-        # What a sentence and a log line may repeat.
+        # Error sentences and log lines repeat the name.
         if len(tensor.name) > MAX_NAME or not tensor.name.isprintable():
-            raise InvalidInput(f"a tensor's name is no name; expected up to {MAX_NAME} printable characters")
+            raise InvalidInput(f"invalid tensor name; expected at most {MAX_NAME} printable characters")
         if tensor.datatype not in _DATATYPES:
             datatype = f"{tensor.datatype!r:.40}"
             raise InvalidInput(

@@ -1,4 +1,4 @@
-"""JSON as the suite reads and writes it inside tensors: only values that can be written again."""
+"""Reads and writes JSON in tensors. Reading accepts only values that can be written again."""
 
 import json
 import math
@@ -7,11 +7,11 @@ from typing import Any, cast
 from ..errors import InvalidInput
 
 Json = Any
-"""A value that `json` can write."""
+"""A value that the module `json` can write."""
 
 
 def kind_of(value: object) -> str:
-    """The name of a JSON value's type, for error sentences."""
+    """Return the type of a JSON value, for error sentences."""
     names: dict[type, str] = {
         type(None): "null",
         bool: "a boolean",
@@ -23,10 +23,14 @@ def kind_of(value: object) -> str:
 
 
 def json_object(text: str, where: str) -> dict[str, Json]:
-    """`text` parsed as one JSON object.
+    """Parse a text as one JSON object.
+
+    Args:
+        text: the text.
+        where: names the tensor or key in error sentences.
 
     Raises:
-        InvalidInput: not JSON, or not an object. `where` names the tensor or key in the sentence.
+        InvalidInput: the text is not JSON, or not an object.
     """
     try:
         value = loads(text)
@@ -52,12 +56,12 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def loads(text: str) -> Json:
-    """JSON to a value that can be written again.
+    """Parse JSON.
 
     Raises:
-        ValueError: not JSON, which NaN and 1e999 aren't; as UnicodeEncodeError, an escape that spells half of a
-            surrogate pair, which UTF-8 lacks.
-        RecursionError: nested too deeply.
+        ValueError: the text is not JSON, or has a number such as NaN or 1e999.
+        UnicodeEncodeError: an escape is half of a surrogate pair, which UTF-8 can't encode.
+        RecursionError: the text is nested too deeply.
     """
     value = _DECODER.decode(text)
     if "\\u" in text:
@@ -69,5 +73,5 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def dumps(value: Json) -> str:
-    """JSON as the `history` tensor prints it: ", " and ": ", no ASCII escapes."""
+    """Write JSON as in the `history` tensor, with ", " and ": " and without ASCII escapes."""
     return _ENCODER.encode(value)

@@ -1,8 +1,8 @@
-"""Reading V2 tensors by hand.
+"""Reads V2 tensors.
 
-BYTES may come as `str` (REST), `bytes` (gRPC and every pipeline) or base64 (`content_type: "base64"`), under the shapes
-`[n]`, `[n,1]` and `[1,n]`, with data flat, nested or a bare string. MLServer's own StringCodec turns unknown elements
-into "" and a bare string into a list of letters, so it isn't used for reading.
+Elements of BYTES arrive as `str` (REST), `bytes` (gRPC and every pipeline) or base64 (`content_type: "base64"`). Shapes
+are `[n]`, `[n,1]` or `[1,n]`, and data is a list, nested lists or a bare string. MLServer's StringCodec is not used,
+because it turns unknown elements into "" and a bare string into a list of letters.
 """
 
 import base64
@@ -17,14 +17,14 @@ from ..errors import InvalidInput
 from .json_text import Json, json_object, kind_of
 
 Tensors = Mapping[str, RequestInput]
-"""The tensors of one request by name, each once."""
+"""The tensors of a request by name."""
 
 
 def read_tensors(inputs: Iterable[RequestInput]) -> dict[str, RequestInput]:
-    """The request's tensors by name. A join may deliver a tensor twice: equal data counts once.
+    """Return the tensors of a request by name. A join may deliver the same tensor twice.
 
     Raises:
-        InvalidInput: one name with different data.
+        InvalidInput: two tensors have the same name and different data.
     """
     found: dict[str, RequestInput] = {}
     for tensor in inputs:
@@ -53,12 +53,12 @@ _LEAVES = frozenset((bytes, str, int, float, bool))
 
 
 def _is_flat(data: Any) -> TypeGuard[list[Any]]:
-    """What data nearly always is, told at the speed of C."""
+    """Whether data is a list without inner lists, as it nearly always is. A check without a Python loop."""
     return type(data) is list and _LEAVES.issuperset(map(type, cast("list[Any]", data)))
 
 
 def flatten(data: Any) -> list[Any]:
-    """A tensor's elements in row-major order. A bare string or number is one element, null is none."""
+    """Return a tensor's elements in row-major order. A bare string or number is one element, and null is none."""
     if _is_flat(data):
         return data.copy()
     if data is None:
@@ -77,7 +77,7 @@ def flatten(data: Any) -> list[Any]:
 
 
 def count_elements(data: Any, most: int) -> int:
-    """The number of a tensor's elements, inner lists included while it counts. Counting stops above `most`."""
+    """Count a tensor's elements. Counting stops beyond `most`, so the result may then include inner lists."""
     if not _is_list(data):
         return 0 if data is None else 1
     count = len(data)
@@ -95,18 +95,17 @@ _BYTES = (Datatype.BYTES.value, Datatype.BYTES)
 
 
 def is_text(tensor: RequestInput | ResponseOutput) -> bool:
-    """Whether the tensor is of datatype BYTES. MLServer's types hold the datatype as text or as `Datatype`."""
+    """Whether a tensor has the datatype BYTES. MLServer's types hold the datatype as text or as `Datatype`."""
     return tensor.datatype in _BYTES
 
 
 def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
-    """The elements of a text tensor, of a request or of another model's response.
+    """Return the elements of a text tensor of a request or a response.
 
-    A declared shape that disagrees with the number of elements is accepted: documented examples of the field send two
-    elements under `[1]`.
+    The declared shape may disagree with the number of elements: some vendors' examples send two elements under `[1]`.
 
     Raises:
-        InvalidInput: not BYTES, a shape with two dimensions over 1, an element that isn't text, or not UTF-8.
+        InvalidInput: the datatype is not BYTES, the shape has two dimensions over 1, or an element is not UTF-8 text.
     """
     name = tensor.name
     if not is_text(tensor):
@@ -125,8 +124,8 @@ _ONLY_BYTES, _ONLY_TEXT = frozenset((bytes,)), frozenset((str,))
 
 
 def _plain(data: Any) -> list[str] | None:
-    """The elements of what a tensor nearly always is, all at once: a list of texts, or of their bytes; None for
-    anything else, and for what is no text."""
+    """Decode a list of `str` or of `bytes`, as data nearly always is, in one pass. Returns None for other data, and if
+    an element is not UTF-8 text."""
     if type(data) is not list:
         return None
     kinds = set(map(type, cast("list[Any]", data)))
@@ -134,7 +133,7 @@ def _plain(data: Any) -> list[str] | None:
         if kinds <= _ONLY_BYTES:
             return [element.decode() for element in cast("list[bytes]", data)]
         if kinds <= _ONLY_TEXT:
-            # No half of a surrogate pair.
+            # Fails for half of a surrogate pair.
             "".join(cast("list[str]", data)).encode()
             return cast("list[str]", data).copy()
     except UnicodeError:
@@ -163,10 +162,10 @@ def _text(name: str, index: int, element: object, is_base64: bool) -> str:
 
 
 def float_elements(tensor: RequestInput | ResponseOutput) -> list[float]:
-    """The elements of a number tensor, of a request or of another model's response.
+    """Return the elements of a number tensor of a request or a response.
 
     Raises:
-        InvalidInput: an element that isn't a number.
+        InvalidInput: an element is not a number.
     """
     elements = flatten(tensor.data.root)
     for index, element in enumerate(elements):
@@ -176,16 +175,16 @@ def float_elements(tensor: RequestInput | ResponseOutput) -> list[float]:
 
 
 def optional_text(tensors: Tensors, name: str) -> list[str] | None:
-    """The elements of tensor `name`, or None when the request has no such tensor."""
+    """Return the elements of the text tensor `name`, or None if the request lacks it."""
     tensor = tensors.get(name)
     return None if tensor is None else text_elements(tensor)
 
 
 def required_text(tensors: Tensors, name: str) -> list[str]:
-    """The elements of tensor `name`, at least one.
+    """Return the elements of the text tensor `name`.
 
     Raises:
-        InvalidInput: absent or empty.
+        InvalidInput: the tensor is missing or empty.
     """
     elements = optional_text(tensors, name)
     if elements is None:
@@ -196,10 +195,10 @@ def required_text(tensors: Tensors, name: str) -> list[str]:
 
 
 def single_text(tensors: Tensors, name: str) -> str:
-    """The only element of tensor `name`.
+    """Return the only element of the text tensor `name`.
 
     Raises:
-        InvalidInput: absent, empty or more than one element.
+        InvalidInput: the tensor is missing, or doesn't have exactly one element.
     """
     elements = required_text(tensors, name)
     if len(elements) > 1:
@@ -208,17 +207,17 @@ def single_text(tensors: Tensors, name: str) -> str:
 
 
 def value_text(tensor: RequestInput) -> str:
-    """A tensor of any datatype as the text of a prompt's placeholder; several elements become lines."""
+    """Return a tensor of any datatype as the text for a prompt's placeholder, one element a line."""
     if is_text(tensor):
         return "\n".join(text_elements(tensor))
     return "\n".join(json.dumps(element) for element in flatten(tensor.data.root))
 
 
 def llm_parameters_of(tensors: Tensors) -> dict[str, Json]:
-    """The generation options of the tensor `llm_parameters`; none without it, or where its text is empty.
+    """Return the generation options in the tensor `llm_parameters`, or no options if it is missing or empty.
 
     Raises:
-        InvalidInput: not one JSON object.
+        InvalidInput: the tensor is not one JSON object.
     """
     text = single_text(tensors, "llm_parameters") if "llm_parameters" in tensors else ""
     return json_object(text, "tensor 'llm_parameters'") if text else {}

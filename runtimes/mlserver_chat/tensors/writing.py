@@ -1,6 +1,6 @@
-"""Writing V2 tensors in the one form that every path keeps: shape `[n,1]` with `content_type: "str"`.
+"""Writes V2 tensors. Text tensors have the shape `[n,1]` and `content_type: "str"`.
 
-Through a pipeline anything else comes out as base64.
+Core 2's pipelines turn text in any other form into base64.
 """
 
 from collections.abc import Sequence
@@ -12,50 +12,49 @@ from .reading import Tensors, llm_parameters_of, text_elements
 
 
 def text_output(name: str, values: Sequence[str]) -> ResponseOutput:
-    """A text tensor of shape `[n,1]`, as every output of the suite. Half of a surrogate pair, which is no text and
-    which the JSON of an API may hold all the same, becomes "?"."""
+    """Build a text tensor of shape `[n,1]`. Half of a surrogate pair, which an API's JSON may contain, becomes "?"."""
     try:
         data = [value.encode() for value in values]
     except UnicodeEncodeError:
         data = [value.encode(errors="replace") for value in values]
     shape, parameters = [len(values), 1], {"content_type": "str"}
-    # All at once, which takes half the time of building the parts one by one.
+    # Validating all parts at once takes half the time of building them one by one.
     return ResponseOutput.model_validate(
         {"name": name, "datatype": Datatype.BYTES, "shape": shape, "data": data, "parameters": parameters}
     )
 
 
 def float_output(name: str, values: Sequence[float]) -> ResponseOutput:
-    """An FP64 tensor of shape `[n,1]`."""
+    """Build an FP64 tensor of shape `[n,1]`."""
     return ResponseOutput(name=name, datatype=Datatype.FP64, shape=[len(values), 1], data=TensorData(list(values)))
 
 
 def text_input(name: str, values: Sequence[str]) -> RequestInput:
-    """A text tensor of a request to another model, in the form of `text_output`."""
+    """Build a text tensor of shape `[n,1]` for a request to another model."""
     return as_input(text_output(name, values))
 
 
 def as_input(output: ResponseOutput) -> RequestInput:
-    """The same tensor in a request to another model."""
+    """Turn an output into a tensor for a request to another model."""
     return RequestInput.model_validate({field: getattr(output, field) for field in RequestInput.model_fields})
 
 
 PASSED_THROUGH = ("memory_id", "llm_parameters")
-"""Tensors that every runtime hands on unchanged, so that a step after a branch needs one source and no join."""
+"""Tensors that every runtime passes through, so that a step after a branch needs one source and no join."""
 
 
 def passed_through(tensors: Tensors) -> list[ResponseOutput]:
-    """The outputs that copy the tensors of `PASSED_THROUGH` that came in.
+    """Copy the tensors of `PASSED_THROUGH` to the outputs.
 
-    Called before anything is done: what no step behind could read is refused by the first.
+    Runtimes call it before they do anything else, so that the first step refuses what a later step couldn't read.
 
     Raises:
-        InvalidInput: they can't be read.
+        InvalidInput: a tensor can't be read.
     """
     llm_parameters_of(tensors)
     return [text_output(name, text_elements(tensors[name])) for name in PASSED_THROUGH if name in tensors]
 
 
 def request_of(inputs: Sequence[RequestInput], **parameters: Any) -> InferenceRequest:
-    """A V2 request of these tensors, with request-level `parameters` if any."""
+    """Build a V2 request with these tensors and `parameters`."""
     return InferenceRequest(inputs=list(inputs), parameters=Parameters(**parameters) if parameters else None)
