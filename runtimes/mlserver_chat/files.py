@@ -1,7 +1,7 @@
-"""Reads small files that someone else may have written: settings, prompts, manifests.
+"""Reads small files that may be hostile: settings, prompts and manifests.
 
-Reading is bounded in bytes and nesting, and never waits for a pipe or a device. Walking through a folder is bounded in
-entries and depth, and leaves out links that lead in a circle.
+Reading has limits on bytes and nesting, and never waits for a pipe or a device. Searching a folder has limits on the
+number of entries and on depth, and doesn't follow links in a circle.
 """
 
 import errno
@@ -25,7 +25,7 @@ MAX_FOLDER_DEPTH = 32
 """Deepest folder below a folder that is searched."""
 
 Pairs = Callable[[list[tuple[str, Any]]], dict[str, Any]]
-"""Makes a JSON object of its keys and values, in the order of the file."""
+"""Builds a JSON object from its keys and values, in the order of the file."""
 
 _Nested = dict[str, object] | list[object]
 
@@ -40,12 +40,12 @@ def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
     """Read a regular file of UTF-8 text. Follows symbolic links.
 
     Raises:
-        UnreadableFile: missing, no regular file, larger than `max_bytes`, or not UTF-8.
+        UnreadableFile: the file is missing, not a regular file, larger than `max_bytes`, or not UTF-8 text.
     """
     try:
-        # Opening a device may already do something to it, so ask first what it is.
+        # Check the type first, because opening a device may have an effect.
         _check_regular(os.stat(path))
-        # Without O_NONBLOCK, open would wait for a writer if the file became a pipe in between.
+        # O_NONBLOCK keeps `open` from waiting for a writer if a pipe has replaced the file since the check.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(descriptor, "rb") as file:
             _check_regular(os.fstat(descriptor))
@@ -58,8 +58,8 @@ def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
         raise UnreadableFile(f"is larger than {max_bytes} bytes")
     try:
         return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UnreadableFile("is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise UnreadableFile("is not UTF-8 text") from error
 
 
 def _check_regular(state: os.stat_result) -> None:
@@ -77,7 +77,7 @@ def read_json(path: Path, max_bytes: int = MAX_FILE_BYTES, pairs: Pairs = dict) 
     """Read a JSON file.
 
     Raises:
-        UnreadableFile: as `read_text` and `parse_json` do.
+        UnreadableFile: for the reasons of `read_text` and `parse_json`.
     """
     return parse_json(read_text(path, max_bytes), pairs)
 
@@ -87,21 +87,21 @@ def parse_json(text: str, pairs: Pairs = dict) -> Any:
 
     Args:
         text: the JSON.
-        pairs: makes each object; default: a dict, in which the last of equal keys wins.
+        pairs: builds each object. Default: a dict with the last of equal keys.
 
     Raises:
-        UnreadableFile: not JSON, nested deeper than `MAX_JSON_DEPTH`, a number of too many digits, or a text with
-            half of a surrogate pair, which no one can encode.
+        UnreadableFile: the text is not JSON, is nested deeper than `MAX_JSON_DEPTH`, or contains a number of too many
+            digits or half of a surrogate pair, which UTF-8 can't encode.
     """
     try:
         content: Any = json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise UnreadableFile(f"is not JSON: {error.msg} at {place}") from None
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:
-        raise UnreadableFile("holds a number of too many digits") from None
+        raise UnreadableFile(f"is not JSON: {error.msg} at {place}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
+        raise UnreadableFile("contains a number of too many digits") from error
     _check_values(content)
     return content
 
@@ -133,34 +133,34 @@ def _too_deep() -> UnreadableFile:
 
 @dataclass
 class FolderFiles:
-    """The files below a folder, and the places that were left out."""
+    """The files below a folder, and the folders that weren't searched."""
 
     files: list[Path] = field(default_factory=list[Path])
-    """All entries that aren't folders, sorted."""
+    """All entries but folders, sorted."""
     left_out: dict[Path, str] = field(default_factory=dict[Path, str])
-    """Folders that weren't searched, each with a sentence without subject, e.g. "can't be read: Permission denied"."""
+    """Reason for each folder that wasn't searched. It continues a sentence, e.g. "can't be read: Permission denied"."""
 
     def named(self, *patterns: str) -> list[Path]:
-        """The files whose name matches one of these patterns, in the notation of a shell."""
+        """Return the files whose name matches one of these shell patterns."""
         return [path for path in self.files if any(path.match(pattern) for pattern in patterns)]
 
 
 def find_files(folder: Path) -> FolderFiles:
     """Find all files below a folder as MLServer does: at any depth, through links, without hidden ones.
 
-    Where there are more than `MAX_FOLDER_ENTRIES`, the files found until then are returned, and the folder itself is
-    among those left out.
+    The search stops at `MAX_FOLDER_ENTRIES`. The result then has the files found so far, and names the folder itself
+    among the folders left out.
     """
     found = FolderFiles()
     left = MAX_FOLDER_ENTRIES
-    # Each folder with the identities of itself and all folders above it.
+    # Each folder with the device and inode numbers of all folders above it.
     pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
     while pending:
         inner, above = pending.pop()
         try:
             state = os.stat(inner)
             if (state.st_dev, state.st_ino) in above:
-                found.left_out[inner] = "links to a folder that holds it; MLServer follows the link in a circle"
+                found.left_out[inner] = "links to a folder that contains it; MLServer would follow the link in a circle"
                 continue
             if len(above) > MAX_FOLDER_DEPTH:
                 found.left_out[inner] = f"lies more than {MAX_FOLDER_DEPTH} folders deep"
@@ -172,7 +172,7 @@ def find_files(folder: Path) -> FolderFiles:
             continue
         left -= len(entries)
         if left < 0:
-            found.left_out[folder] = f"holds more than {MAX_FOLDER_ENTRIES} files and folders"
+            found.left_out[folder] = f"contains more than {MAX_FOLDER_ENTRIES} files and folders"
             break
         here = above | {(state.st_dev, state.st_ino)}
         for entry in entries:

@@ -108,7 +108,7 @@ def test_a_search_ends_at_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(files, "MAX_FOLDER_DEPTH", 2)
     assert find_files(tmp_path).left_out == {tmp_path / "a/b/c": "lies more than 2 folders deep"}
     monkeypatch.setattr(files, "MAX_FOLDER_ENTRIES", 10)
-    assert find_files(tmp_path).left_out == {tmp_path: "holds more than 10 files and folders"}
+    assert find_files(tmp_path).left_out == {tmp_path: "contains more than 10 files and folders"}
 
 
 def test_links_between_many_folders_end_the_search_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,4 +117,4 @@ def test_links_between_many_folders_end_the_search_too(tmp_path: Path, monkeypat
         (tmp_path / name).mkdir()
         for other in "abcdefghi":
             (tmp_path / name / other).symlink_to(tmp_path / other)
-    assert find_files(tmp_path).left_out[tmp_path] == "holds more than 10000 files and folders"
+    assert find_files(tmp_path).left_out[tmp_path] == "contains more than 10000 files and folders"

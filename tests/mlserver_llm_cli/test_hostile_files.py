@@ -159,7 +159,7 @@ def test_check_does_not_follow_links_in_a_circle(tmp_path: Path) -> None:
     repository = fill(tmp_path)
     (repository / "own" / "up").symlink_to(repository)
     result = run("check", repository)
-    assert f"{repository}/own/up: error: links to a folder that holds it; MLServer follows the link" in result.output
+    assert f"{repository}/own/up: error: links to a folder that contains it; MLServer would follow" in result.output
     assert "5 models, 1 prompt, 1 manifest: 1 error, 0 warnings" in result.output
 
 
