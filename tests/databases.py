@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from mlserver_memory.sql import SqlStore
 from support import free_ports
 
 
@@ -156,13 +155,3 @@ def sql_url(kind: str, database: str, folder: Path) -> str:
 
 SQL_KINDS = ("sqlite", "pg8000", "psycopg", "mariadb")
 """SQLite, PostgreSQL by two drivers, MariaDB."""
-
-
-def statements_of(store: SqlStore) -> list[str]:
-    """What the connection that appends to a SQLite file executes from now on; something was appended before."""
-    found: list[str] = []
-    writer = store._database._writer
-    assert writer is not None
-    assert writer._pooled is not None
-    writer._pooled.driver_connection.set_trace_callback(found.append)
-    return found

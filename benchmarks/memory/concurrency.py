@@ -15,7 +15,7 @@ from typing import Any
 from mlserver_chat import AppendKey, MemoryStore, Message
 from mlserver_memory.filesys import FileSysStore
 from mlserver_memory.sql import SqlStore
-from mlserver_memory.sql.rows import Append
+from mlserver_memory.sql.messages import NewMessages
 
 WINDOW = 50
 POOL = {"pool_size": 15, "max_overflow": 0}
@@ -89,5 +89,7 @@ class Pool:
     def _turn(self, memory_id: str) -> None:
         store, messages = self.store, [Message.of_text("user", "0 0")]
         digest = _key(memory_id).digest
-        append = Append(store._statements, store._id(memory_id), "", memory_id, digest, messages, {}, WINDOW)
-        store._database._append(append.run)
+        new = NewMessages.of(store._id(memory_id), "", memory_id, digest, messages, {}, None, WINDOW)
+        database, appender = store._database, store._appender
+        mode = database._statements if appender.is_atomic else database._transaction
+        database._run(mode, lambda connection: appender.append(connection, new))

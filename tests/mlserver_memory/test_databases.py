@@ -111,7 +111,7 @@ def asked_of_mariadb() -> int:
 
 @pytest.mark.parametrize(
     ("kind", "asked", "append", "read"),
-    [("psycopg", asked_of_postgres, 1, 1), ("pg8000", asked_of_postgres, 1, 1), ("mariadb", asked_of_mariadb, 5, 2)],
+    [("psycopg", asked_of_postgres, 2, 1), ("pg8000", asked_of_postgres, 2, 1), ("mariadb", asked_of_mariadb, 6, 2)],
 )
 async def test_a_turn_asks_the_database_no_more_often_than_it_needs_to(
     kind: str, asked: Callable[[], int], append: int, read: int, tmp_path: Path

@@ -1,10 +1,9 @@
-"""SQL Server and Oracle: what the store would send them, as text.
+"""SQL Server and Oracle: the statements that the store would send, as text.
 
-The texts are in `dialects/`; `python tests/mlserver_memory/test_dialects.py` writes them anew.
+The texts are in `dialects/`; `python tests/mlserver_memory/test_dialects.py` rewrites them.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,34 +13,41 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlserver_memory.conformance.tools import system, user
-from mlserver_memory.sql import migrations
+from mlserver_memory.sql import listing, migrations
+from mlserver_memory.sql.dialects import generic
+from mlserver_memory.sql.messages import NewMessages
 from mlserver_memory.sql.pruning import Pruning, forget_conversation
-from mlserver_memory.sql.rows import Append, window_until
 from mlserver_memory.sql.schema import make_tables
-from mlserver_memory.sql.statements import Statements
+from mlserver_memory.sql.windows import Windows
 
 FOLDER = Path(__file__).parent / "dialects"
 DIALECTS: dict[str, Dialect] = {"mssql": mssql.dialect(), "oracle": oracle.dialect()}
 
 
 class Result(list[Any]):
-    """No rows, or one that is asked for as the first."""
+    """The rows of a statement, and the first of them."""
 
     rowcount = 1
 
-    def __init__(self, row: object):
-        super().__init__()
-        self._row = row
+    def __init__(self, *rows: object):
+        super().__init__(rows)
 
-    def first(self) -> object:
-        return self._row
+    def all(self) -> list[Any]:
+        return list(self)
+
+    def first(self) -> Any:
+        return self[0] if self else None
+
+
+class Row(tuple[int, ...]):
+    """A row of any statement."""
+
+    id = conversation = "id"
+    last, system, messages = 9, 1, 9
 
 
 class Recorder:
-    """In place of a connection, and of what executes on one: keeps the text of every statement; conversations are there
-    or not."""
-
-    tails = None
+    """Stands in for a connection and keeps the text of every statement; conversations are there or not."""
 
     def __init__(self, dialect: Dialect, known: bool):
         self.dialect = dialect
@@ -50,12 +56,7 @@ class Recorder:
 
     def execute(self, statement: ClauseElement, values: object = None) -> Any:
         self.texts.append(str(statement.compile(dialect=self.dialect)))
-        row = SimpleNamespace(last=9, system=1, messages=9) if self.known else None
-        return Result(row)
-
-    def __call__(self, statement: ClauseElement, values: object = None) -> Any:
-        self.execute(statement)
-        return [(9, 1)] if self.known and self.texts[-1].startswith("UPDATE") else []
+        return Result(Row((9, 1))) if self.known and "record" not in self.texts[-1] else Result()
 
     def scalar(self, statement: ClauseElement) -> int:
         self.execute(statement)
@@ -65,22 +66,29 @@ class Recorder:
 def everything(dialect: Dialect) -> str:
     """Everything, in the order of use."""
     tables = make_tables('m"[]_', "my schema")
-    statements = Statements(tables)
     found = [str(CreateTable(table).compile(dialect=dialect)) for table in tables.metadata.sorted_tables]
     found += [
         str(CreateIndex(index).compile(dialect=dialect))
         for table in tables.metadata.sorted_tables
         for index in table.indexes
     ]
-    append = Append(statements, "id", "namespace", "memory_id", "digest", [system("s"), user("u")], {}, 3)
+    messages = [system("s"), user("u")]
+    new = NewMessages.of("id", "namespace", "memory_id", "digest", messages, {}, None, 3)
     for known in (True, False):
         connection: Any = Recorder(dialect, known)
-        append.run(connection)
+        generic.Appender(tables, dialect).append(connection, new)
         found += connection.texts
     connection = Recorder(dialect, True)
-    append.replayed(connection)
-    for ends in ((9, 0), (9, 1)):
-        window_until(connection, statements, "id", ends, 6)
+    windows = Windows(tables)
+    windows.newest(connection, "id", 3)
+    windows.replayed(connection, "id", "digest", 3)
+    for statement in (
+        listing.page(tables, "id", 0, 5),
+        listing.conversations(tables, "namespace", "", 5),
+        listing.stats(tables, "namespace"),
+        listing.namespaces(tables),
+    ):
+        connection.execute(statement)
     pruning = Pruning(tables, "namespace", 1.0, 2)
     pruning.prune(connection, "id", dry_run=True)
     pruning.prune(connection, "id", dry_run=False)
@@ -89,10 +97,6 @@ def everything(dialect: Dialect) -> str:
     pruning.long_deleted(connection)
     pruning.forget_deleted(connection, "id")
     forget_conversation(connection, tables, "id")
-    for statement in vars(statements).values():
-        # PostgreSQL's own.
-        if isinstance(statement, ClauseElement) and statement is not statements.append_at_once:
-            connection.execute(statement)
     migrations._set_version(connection, tables)
     for lock in migrations._LOCKS.get(dialect.name, ()):
         connection.execute(text(lock))

@@ -164,9 +164,5 @@ async def test_tables_that_are_gone_are_made_anew(kind: str, tmp_path: Path) -> 
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE memory_messages"))
     assert texts(await say(store, "b", user("newer"))) == ["newer"]
-    if kind in ("pg8000", "psycopg"):
-        with engine.begin() as connection:
-            connection.execute(text("DROP FUNCTION memory_append"))
-        assert texts(await say(store, "b", user("newest"))) == ["newer", "newest"]
     engine.dispose()
     await store.aclose()

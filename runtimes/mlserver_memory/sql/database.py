@@ -1,6 +1,5 @@
 """One database: its transactions, in threads, and whether it can be reached."""
 
-import asyncio
 import logging
 import random
 import threading
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlserver_chat import ChatError, InternalError, InvalidInput, NotReachable
 
 from ..threads import Threads
-from . import postgres, sqlite
-from .direct import BEGIN, Direct, Info, ThroughSqlAlchemy, Work
+from .dialects import BEGIN, sqlite
 from .engines import make_engine, resolved
 from .faults import DamagedData, Failure, Fault, cause_of, code_of, fault_of
 from .writer import GroupCommit
@@ -31,9 +30,6 @@ T = TypeVar("T")
 
 Mode = Callable[[], AbstractContextManager[Connection]]
 """A connection with or without a transaction around the block."""
-
-Run = Callable[[Work[Any]], tuple[Any, Info]]
-"""`Direct.read` or `Direct.write`."""
 
 _ATTEMPTS = 8
 """Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
@@ -60,9 +56,8 @@ class Database:
         self._engine = make_engine(self._url, options)
         self._migrate = migrate
         self._migrated = self._lacks_tables = False
-        self._migrated_file: sqlite.FileIdentity | None = None
+        self._migrated_file: sqlite.FileId | None = None
         self._migration = threading.Lock()
-        self._is_closed = False
         self._failure = ""
         self._retry_at = 0.0
         host = f"{self._url.host}/" if self._url.host else ""
@@ -73,32 +68,28 @@ class Database:
         self._writers = self._threads
         self._file_lock: AbstractContextManager[object] = nullcontext()
         self._group: GroupCommit | None = None
-        self._writer: sqlite.Writer | None = None
-        # Options may name another server than the URL.
-        tails = postgres.tails_of((self._url, repr(options))) if self.dialect == "postgresql" else None
-        self._direct = Direct(self._engine, self.dialect in BEGIN, tails)
-        if self.dialect == "sqlite":
+        if self._is_file:
             # One writer at a time: more threads would only wait, and leave none to the readers.
             self._writers = Threads(1, "memory-sqlite")
-            self._group = GroupCommit(self._append, self._writers)
-            self._file_lock = lock = sqlite.file_locks[self._file]
-            self._writer_key = self._url, repr(options)
-            single = options | {"pool_size": 1, "max_overflow": 0}
-            # MLServer ends without unloading its models: sqlite.py says what that would leave.
+            self._group = GroupCommit(partial(self._run, self._transaction), self._writers)
+            self._file_lock = sqlite.file_locks[self._file]
+            # MLServer ends without unloading its models. Closing the last connection puts the write-ahead log into the
+            # file, so that a copy of the file alone is complete.
             weakref.finalize(self, self._engine.dispose)
-            self._writer = sqlite.writers.take(
-                self._writer_key, lambda: sqlite.Writer(make_engine(self._url, single), lock)
-            )
 
     @property
-    def dialect(self) -> str:
-        """SQLAlchemy's name of the dialect."""
-        return self._engine.dialect.name
+    def dialect(self) -> Dialect:
+        """SQLAlchemy's dialect."""
+        return self._engine.dialect
+
+    @property
+    def _is_file(self) -> bool:
+        return self.dialect.name == "sqlite"
 
     @property
     def exists(self) -> bool:
         """Whether there is something to connect to that connecting would not make."""
-        return self.dialect != "sqlite" or Path(self._file).exists()
+        return not self._is_file or Path(self._file).exists()
 
     @property
     def failure(self) -> str:
@@ -125,49 +116,18 @@ class Database:
         """
         return await self._writers.run(self._run, self._transaction, work)
 
-    async def query(self, work: Work[T]) -> T:
-        """As `read`, for what every turn of a conversation does."""
-        return await self._threads.run(self._run_directly, self._direct.read, self._statements, work)
-
-    async def append(self, work: Work[T]) -> T:
-        """As `write`, for what every turn of a conversation does; on PostgreSQL `work` writes with one statement, which
-        commits by itself, and on SQLite others may share the transaction."""
+    async def append(self, work: Callable[[Connection], T], is_atomic: bool) -> T:
+        """Run `work`, which appends: in a transaction that other appends may share on SQLite, and without one if its
+        only writing statement commits by itself."""
         if self._group is not None:
             return await self._group.run(work)
-        return await self._writers.run(self._append, work)
+        return await self._writers.run(self._run, self._statements if is_atomic else self._transaction, work)
 
     async def aclose(self) -> None:
         """Wait for running transactions and close the pool."""
         await self._writers.aclose()
         await self._threads.aclose()
         self._engine.dispose()
-        if self._writer is not None and not self._is_closed:
-            # It waits for whoever writes to the file.
-            await asyncio.to_thread(sqlite.writers.give_back, self._writer_key)
-        self._is_closed = True
-
-    def _append(self, work: Work[Any]) -> Any:
-        mode = self._statements if self.dialect == "postgresql" else self._transaction
-        return self._run_directly((self._writer or self._direct).write, mode, work)
-
-    def _run_directly(self, run: Run, mode: Mode, work: Work[T]) -> T:
-        """Run `work` on the driver. What fails there is done again through SQLAlchemy, which knows what each driver's
-        errors mean, except what was waited for long enough."""
-        if self._direct.is_possible and self._migrated and not self._failure:
-            try:
-                result, info = run(work)
-                if sqlite.is_in_place(info, self._file):
-                    return result
-                self._reopen()
-            except self._direct.errors.IntegrityError as error:
-                raise IntegrityError(None, None, error) from None
-            except PoolTimeout as error:
-                raise self._translate(error, Fault.NO_CONNECTION) from None
-            except (self._direct.errors.Error, OSError) as error:
-                failure = OperationalError(None, None, error)
-                if fault_of(failure, self.dialect) is Fault.BUSY:
-                    raise self._translate(failure, Fault.BUSY) from None
-        return self._run(mode, lambda connection: work(ThroughSqlAlchemy(connection)))
 
     def _run(self, mode: Mode, work: Callable[[Connection], T], needs_schema: bool = True) -> T:
         if self._failure and time.monotonic() < self._retry_at:
@@ -184,7 +144,7 @@ class Database:
                 if self._has_another_file:
                     self._reopen()
                     continue
-                fault = fault_of(error, self.dialect)
+                fault = fault_of(error, self.dialect.name)
                 if fault is Fault.NO_TABLE and attempt == 0 and needs_schema and self._migrated:
                     logger.error("tables of the memory store %s are gone; making them anew", self.place)
                     self._migrated, self._lacks_tables = False, True
@@ -212,42 +172,40 @@ class Database:
     @contextmanager
     def _statements(self) -> Generator[Connection]:
         """A connection for statements that each stand for themselves, or for a transaction that only reads."""
-        with self._engine.connect() if self.dialect in BEGIN else self._engine.begin() as connection:
+        with self._engine.connect() if self.dialect.name in BEGIN else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
         """A transaction; on SQLite one behind the other writers of this process."""
         with self._file_lock, self._engine.begin() as connection:
-            if self.dialect in BEGIN:
-                connection.exec_driver_sql(BEGIN[self.dialect])
+            if self.dialect.name in BEGIN:
+                connection.exec_driver_sql(BEGIN[self.dialect.name])
             yield connection
 
     def _migrate_once(self) -> None:
         with self._migration:
             if not self._migrated:
-                if self.dialect == "sqlite":
+                if self._is_file:
                     # A folder that can't be made is a database that can't be reached.
                     with suppress(OSError):
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._engine.connect() as connection:
                     self._migrate(connection, self._lacks_tables)
                 self._lacks_tables = False
-                self._migrated_file = sqlite.identity(self._file) if self.dialect == "sqlite" else None
+                self._migrated_file = sqlite.file_id(self._file) if self._is_file else None
                 self._migrated = True
 
     @property
     def _has_another_file(self) -> bool:
         """Whether the schema was made in a file that is no longer there."""
-        return self.dialect == "sqlite" and self._migrated and self._migrated_file != sqlite.identity(self._file)
+        return self._is_file and self._migrated and self._migrated_file != sqlite.file_id(self._file)
 
     def _reopen(self) -> None:
         """What was done in a file that is no longer there is done again in the one that is."""
         logger.error("the file of the memory store %s was removed or replaced; opening it anew", self.place)
         self._migrated = False
         self._engine.dispose()
-        if self._writer is not None:
-            self._writer.close()
 
     def _reached(self) -> None:
         if self._failure:

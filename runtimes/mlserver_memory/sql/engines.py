@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from mlserver_chat import SettingsError, data_folder
 
-from . import postgres, sqlite
+from .dialects import postgres, sqlite
 from .faults import recognise_disconnect
 
 logger = logging.getLogger("mlserver.memory")
@@ -95,7 +95,7 @@ def make_engine(url: URL, options: dict[str, Any]) -> Engine:
     if url.get_backend_name() == "sqlite":
         sqlite.prepare(engine, str(url.database))
     if url.get_backend_name() == "postgresql":
-        event.listen(engine, "connect", postgres.connected)
+        event.listen(engine, "connect", postgres.prepare_connection)
     return engine
 
 

@@ -7,8 +7,7 @@ from sqlalchemy import Connection, inspect, text
 
 from mlserver_chat import NotReachable
 
-from . import postgres
-from .direct import BEGIN
+from .dialects import BEGIN
 from .schema import Tables
 
 
@@ -16,13 +15,12 @@ def _create(connection: Connection, tables: Tables) -> None:
     tables.metadata.create_all(connection)
 
 
-def _add_append(connection: Connection, tables: Tables) -> None:
-    if connection.dialect.name == "postgresql":
-        postgres.create_append(connection, tables)
+def _nothing(_: Connection, __: Tables) -> None:
+    """Versions 2 and 3 made the function `memory_append` on PostgreSQL. This release doesn't call it. It stays in
+    databases that have it, for replicas of the previous release during a rolling update."""
 
 
-# The function of version 2 has an argument less, and stays for replicas that still call it.
-MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _add_append, _add_append)
+MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _nothing, _nothing)
 """The step at index n makes version n + 1 out of version n. A step must bear to run again: it may have been interrupted
 where a database commits each DDL statement by itself (MySQL, Oracle), and what is gone is made anew."""
 

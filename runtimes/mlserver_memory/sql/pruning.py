@@ -33,39 +33,39 @@ class Pruning:
         query = select(conversations.id).where(conversations.namespace_id == self.namespace_id, this, due)
         return [row.id for row in connection.execute(query.order_by(conversations.id).limit(limit))]
 
-    def prune(self, connection: Connection, identity: str, dry_run: bool) -> int:
+    def prune(self, connection: Connection, conversation: str, dry_run: bool) -> int:
         """Remove what is to go of one conversation; returns how many messages that is."""
         conversations, messages = self.tables.conversations.c, self.tables.messages.c
         # The conversation's row is the lock that appends wait for. SQL Server has no FOR UPDATE.
         query = select(conversations.last, conversations.system, conversations.messages).where(
-            conversations.id == identity
+            conversations.id == conversation
         )
         query = query.with_for_update().with_hint(self.tables.conversations, "WITH (UPDLOCK)", "mssql")
         row = connection.execute(query).first()
         if row is None:
             return 0
-        mine = messages.conversation == identity
+        mine = messages.conversation == conversation
         cut = 0
         if self.max_messages is not None and row.messages > self.max_messages:
             cut = int(row.last) - self.max_messages
         going = self._going(cut)
-        doomed = and_(mine, going)
+        removable = and_(mine, going)
         first_kept = connection.scalar(select(func.min(messages.sequence)).where(mine, ~going))
         if first_kept is not None:
-            doomed = and_(doomed, messages.sequence != row.system)
+            removable = and_(removable, messages.sequence != row.system)
         if dry_run:
-            return int(connection.scalar(select(func.count()).where(doomed)) or 0)
-        removed = connection.execute(delete(self.tables.messages).where(doomed)).rowcount
+            return int(connection.scalar(select(func.count()).where(removable)) or 0)
+        removed = connection.execute(delete(self.tables.messages).where(removable)).rowcount
         if first_kept is None:
-            forget_conversation(connection, self.tables, identity)
+            forget_conversation(connection, self.tables, conversation)
             return removed
         oldest = connection.scalar(select(func.min(messages.created)).where(mine, messages.sequence >= first_kept))
         connection.execute(
             update(self.tables.conversations)
-            .where(conversations.id == identity)
+            .where(conversations.id == conversation)
             .values(messages=conversations.messages - removed, oldest=oldest)
         )
-        self._forget_keys(connection, identity, int(first_kept))
+        self._forget_keys(connection, conversation, int(first_kept))
         return removed
 
     def long_deleted(self, connection: Connection) -> list[str]:
@@ -73,9 +73,9 @@ class Pruning:
         query = select(self.tables.appends.c.conversation).where(self._stale).distinct()
         return [row.conversation for row in connection.execute(query)]
 
-    def forget_deleted(self, connection: Connection, identity: str) -> None:
+    def forget_deleted(self, connection: Connection, conversation: str) -> None:
         """Forget the keys of appends to a conversation that was deleted long ago."""
-        mine = self.tables.appends.c.conversation == identity
+        mine = self.tables.appends.c.conversation == conversation
         connection.execute(delete(self.tables.appends).where(mine, self._stale))
 
     @property
@@ -89,19 +89,19 @@ class Pruning:
             return messages.sequence <= cut
         return or_(messages.sequence <= cut, messages.created < self.older_than)
 
-    def _forget_keys(self, connection: Connection, identity: str, first_kept: int) -> None:
+    def _forget_keys(self, connection: Connection, conversation: str, first_kept: int) -> None:
         appends = self.tables.appends.c
         stale = and_(
-            appends.conversation == identity,
+            appends.conversation == conversation,
             appends.last < first_kept,
             appends.created < time.time() - REPLAY_SECONDS,
         )
         connection.execute(delete(self.tables.appends).where(stale))
 
 
-def forget_conversation(connection: Connection, tables: Tables, identity: str) -> None:
+def forget_conversation(connection: Connection, tables: Tables, conversation: str) -> None:
     """Remove a conversation's row. The keys of its appends stay: a replay of what was deleted stores nothing and finds
     nothing, and sequences begin anew."""
     appends = tables.appends.c
-    connection.execute(delete(tables.conversations).where(tables.conversations.c.id == identity))
-    connection.execute(update(tables.appends).where(appends.conversation == identity).values(last=0, system=0))
+    connection.execute(delete(tables.conversations).where(tables.conversations.c.id == conversation))
+    connection.execute(update(tables.appends).where(appends.conversation == conversation).values(last=0, system=0))

@@ -8,6 +8,7 @@ that no collation merges two.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import BigInteger, Column, Double, MetaData, String, Table, Text, Unicode
 from sqlalchemy.dialects import mssql, mysql
@@ -29,8 +30,12 @@ class Tables:
     conversations: Table
     messages: Table
     appends: Table
-    append: quoted_name
-    """Name of the function that appends, where a database has one."""
+
+
+def message_columns(tables: Tables) -> tuple[Column[Any], ...]:
+    """Return the columns that are read of a message, in the order in which `stored_messages` takes them."""
+    messages = tables.messages.c
+    return messages.sequence, messages.record, messages.created, messages.provenance
 
 
 def make_tables(prefix: str, schema: str | None) -> Tables:
@@ -87,5 +92,4 @@ def make_tables(prefix: str, schema: str | None) -> Tables:
             Column("system", BigInteger, nullable=False, quote=True),
             Column("created", Double, nullable=False),
         ),
-        quoted_name(prefix + "append", quote=True),
     )

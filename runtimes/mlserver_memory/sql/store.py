@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Executable, delete
 from sqlalchemy.exc import IntegrityError
 
 from mlserver_chat import (
@@ -20,13 +20,15 @@ from mlserver_chat import (
 from mlserver_chat.requests.identity import hashed
 
 from ..naming import conversation_id
+from . import listing
 from .database import Database
+from .dialects import appender_for
 from .faults import DamagedData
+from .messages import NewMessages, stored_messages
 from .migrations import MIGRATIONS, migrate, schema_version
 from .pruning import Pruning, forget_conversation
-from .rows import Append, newest_window, stored_messages
 from .schema import make_tables
-from .statements import Statements
+from .windows import Windows
 
 _PAGE = 500
 """Conversations a page of `conversations` and `prune`."""
@@ -48,8 +50,9 @@ class SqlStore:
         self, url: str, options: Mapping[str, Any] | None = None, prefix: str = "memory_", schema: str | None = None
     ):
         self._tables = make_tables(prefix, schema)
-        self._statements = Statements(self._tables)
         self._database = Database(url, dict(options or {}), partial(migrate, self._tables))
+        self._appender = appender_for(self._database.dialect, self._tables)
+        self._windows = Windows(self._tables)
         self._namespace = ""
 
     @property
@@ -65,7 +68,7 @@ class SqlStore:
 
     async def namespaces(self) -> AsyncIterator[str]:
         """All namespaces."""
-        rows = await self._database.read(partial(_rows, query=self._statements.namespaces, values={}))
+        rows = await self._database.read(partial(_rows, query=listing.namespaces(self._tables)))
         for row in rows:
             yield row.namespace or ""
 
@@ -88,32 +91,36 @@ class SqlStore:
     ) -> Window:
         """Append in one transaction, once a key."""
         try:
-            identity, digest = self._id(key.memory_id), key.digest
-            known = dict(provenance or {})
-            append = Append(
-                self._statements, identity, self._namespace, key.memory_id, digest, messages, known, size, created
+            new = NewMessages.of(
+                self._id(key.memory_id),
+                self._namespace,
+                key.memory_id,
+                key.digest,
+                messages,
+                provenance or {},
+                created,
+                size,
             )
-            return await self._append(append)
-        except UnicodeError:
-            raise InvalidInput("the memory store can't hold this text") from None
+            return await self._append(new)
+        except UnicodeError as error:
+            raise InvalidInput("the memory store can't hold this text") from error
 
     async def window(self, memory_id: str, size: int) -> Window:
         """The newest `size` messages."""
-        identity = self._id(memory_id)
-        return await self._database.query(lambda execute: newest_window(execute, self._statements, identity, size))
+        conversation = self._id(memory_id)
+        return await self._database.read(lambda connection: self._windows.newest(connection, conversation, size))
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
         """A page of messages."""
-        values = {"p_id": self._id(memory_id), "p_after": after, "p_limit": limit}
-        rows = await self._database.read(partial(_rows, query=self._statements.page, values=values))
-        return stored_messages(rows)
+        query = listing.page(self._tables, self._id(memory_id), after, limit)
+        return await self._database.read(lambda connection: stored_messages(connection.execute(query)))
 
     async def conversations(self) -> AsyncIterator[ConversationInfo]:
         """All conversations, in the order of their hashes."""
-        query, after = self._statements.conversations, ""
+        after = ""
         while True:
-            values = {"p_namespace": hashed(self._namespace), "p_after": after, "p_limit": _PAGE}
-            rows = await self._database.read(partial(_rows, query=query, values=values))
+            query = listing.conversations(self._tables, hashed(self._namespace), after, _PAGE)
+            rows = await self._database.read(partial(_rows, query=query))
             for row in rows:
                 yield ConversationInfo(row.memory_id, int(row.messages), row.updated)
             if len(rows) < _PAGE:
@@ -122,12 +129,12 @@ class SqlStore:
 
     async def delete(self, memory_id: str) -> int:
         """Remove a conversation; the keys of its appends stay known, so that a replay doesn't bring it back."""
-        identity = self._id(memory_id)
+        conversation, messages = self._id(memory_id), self._tables.messages
 
         def work(connection: Connection) -> int:
             # The conversation's row first: it is the lock that appends wait for.
-            forget_conversation(connection, self._tables, identity)
-            return connection.execute(self._statements.delete_messages, {"p_id": identity}).rowcount
+            forget_conversation(connection, self._tables, conversation)
+            return connection.execute(delete(messages).where(messages.c.conversation == conversation)).rowcount
 
         return await self._database.write(work)
 
@@ -144,20 +151,22 @@ class SqlStore:
         removed, page = 0, [""]
         while page:
             page = await self._database.read(partial(pruning.candidates, after=page[-1], limit=_PAGE, only=only))
-            for identity in page:
-                removed += await self._database.write(partial(pruning.prune, identity=identity, dry_run=dry_run))
+            for conversation in page:
+                removed += await self._database.write(
+                    partial(pruning.prune, conversation=conversation, dry_run=dry_run)
+                )
             page = [] if only is not None else page
         if not dry_run:
             # Looked for without holding up who writes.
-            for identity in await self._database.read(pruning.long_deleted):
-                await self._database.write(partial(pruning.forget_deleted, identity=identity))
+            for conversation in await self._database.read(pruning.long_deleted):
+                await self._database.write(partial(pruning.forget_deleted, conversation=conversation))
         return removed
 
     async def stats(self) -> StoreStats:
         """What the store holds."""
-        values = {"p_namespace": hashed(self._namespace)}
+        query = listing.stats(self._tables, hashed(self._namespace))
         try:
-            (row,) = await self._database.read(partial(_rows, query=self._statements.stats, values=values))
+            (row,) = await self._database.read(partial(_rows, query=query))
         except NotReachable as error:
             return StoreStats(0, 0, reachable=False, detail=self._database.failure or str(error))
         return StoreStats(int(row[0]), int(row[1]))
@@ -166,13 +175,17 @@ class SqlStore:
         """Finish running transactions and close the pool."""
         await self._database.aclose()
 
-    async def _append(self, append: Append) -> Window:
+    async def _append(self, new: NewMessages) -> Window:
         for _ in range(_RACES):
             try:
-                return await self._database.append(append.run)
+                return await self._database.append(
+                    lambda connection: self._appender.append(connection, new), self._appender.is_atomic
+                )
             except IntegrityError:
-                # A replay; or two first messages of one conversation at once, and then the next try finds its row.
-                replayed = await self._database.query(append.replayed)
+                # A replay; or another first append to the conversation won, and the next try finds its row.
+                replayed = await self._database.read(
+                    lambda connection: self._windows.replayed(connection, new.conversation, new.digest, new.size)
+                )
                 if replayed is not None:
                     return replayed
         # No other append can have won so often: the conversation's counters contradict its messages.
@@ -182,5 +195,5 @@ class SqlStore:
         return conversation_id(self._namespace, memory_id)
 
 
-def _rows(connection: Connection, query: Executable, values: Mapping[str, Any]) -> Sequence[Any]:
-    return connection.execute(query, values).all()
+def _rows(connection: Connection, query: Executable) -> Sequence[Any]:
+    return connection.execute(query).all()

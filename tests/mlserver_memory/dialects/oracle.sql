@@ -37,7 +37,7 @@ CREATE TABLE "my schema"."m""[]_version" (
 
 CREATE INDEX "my schema"."ix_my schema_m""[]_conversations_namespace_id" ON "my schema"."m""[]_conversations" (namespace_id);
 
-UPDATE "my schema"."m""[]_conversations" SET "system"=CASE WHEN (:p_offset > :param_1) THEN "my schema"."m""[]_conversations"."last" + :p_offset ELSE "my schema"."m""[]_conversations"."system" END, "last"=("my schema"."m""[]_conversations"."last" + :p_count), "messages"=("my schema"."m""[]_conversations"."messages" + :p_count), oldest=CASE WHEN (:p_offset > :param_2) THEN :param_3 ELSE "my schema"."m""[]_conversations".oldest END, updated=:p_now WHERE "my schema"."m""[]_conversations".id = :p_id RETURNING "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system" INTO :ret_0, :ret_1;
+UPDATE "my schema"."m""[]_conversations" SET "system"=CASE WHEN (:p_offset > :param_1) THEN "my schema"."m""[]_conversations"."last" + :p_offset ELSE "my schema"."m""[]_conversations"."system" END, "last"=("my schema"."m""[]_conversations"."last" + :p_count), "messages"=("my schema"."m""[]_conversations"."messages" + :p_count), oldest=CASE WHEN (:p_offset > :param_2) THEN :param_3 ELSE "my schema"."m""[]_conversations".oldest END, updated=:p_now WHERE "my schema"."m""[]_conversations".id = :p_conversation RETURNING "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system" INTO :ret_0, :ret_1;
 
 INSERT INTO "my schema"."m""[]_appends" (conversation, digest, "last", "system", created) VALUES (:conversation, :digest, :"last", :"system", :created);
 
@@ -45,19 +45,49 @@ INSERT INTO "my schema"."m""[]_messages" (conversation, "sequence", "record", cr
 
 SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
 FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after AND "my schema"."m""[]_messages"."sequence" <= :p_until UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
+WHERE "my schema"."m""[]_messages".conversation = :p_conversation AND "my schema"."m""[]_messages"."sequence" > :p_after AND "my schema"."m""[]_messages"."sequence" <= :p_until AND (EXISTS (SELECT *
+FROM "my schema"."m""[]_appends"
+WHERE "my schema"."m""[]_appends".conversation = :p_conversation AND "my schema"."m""[]_appends".digest = :p_digest AND "my schema"."m""[]_appends"."last" = :p_until)) UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
 FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" = :p_system;
+WHERE "my schema"."m""[]_messages".conversation = :p_conversation AND "my schema"."m""[]_messages"."sequence" = :p_system AND (EXISTS (SELECT *
+FROM "my schema"."m""[]_appends"
+WHERE "my schema"."m""[]_appends".conversation = :p_conversation AND "my schema"."m""[]_appends".digest = :p_digest AND "my schema"."m""[]_appends"."last" = :p_until));
 
 INSERT INTO "my schema"."m""[]_conversations" (id, namespace_id, namespace, memory_id, "last", "system", "messages", oldest, updated) VALUES (:id, :namespace_id, :namespace, :memory_id, :"last", :"system", :"messages", :oldest, :updated);
 
+SELECT anon_1."sequence", anon_1."record", anon_1.created, anon_1.provenance
+FROM (SELECT "my schema"."m""[]_messages"."sequence" AS "sequence", "my schema"."m""[]_messages"."record" AS "record", "my schema"."m""[]_messages".created AS created, "my schema"."m""[]_messages".provenance AS provenance
+FROM "my schema"."m""[]_messages"
+WHERE "my schema"."m""[]_messages".conversation = :p_conversation AND "my schema"."m""[]_messages"."sequence" > (SELECT "my schema"."m""[]_conversations"."last" - :p_size AS anon_2
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".id = :p_conversation) ORDER BY "my schema"."m""[]_messages"."sequence" DESC
+ FETCH FIRST :p_size ROWS ONLY) anon_1 UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
+FROM "my schema"."m""[]_messages"
+WHERE "my schema"."m""[]_messages".conversation = :p_conversation AND "my schema"."m""[]_messages"."sequence" = (SELECT "my schema"."m""[]_conversations"."system"
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".id = :p_conversation AND "my schema"."m""[]_conversations"."system" <= "my schema"."m""[]_conversations"."last" - :p_size);
+
 SELECT "my schema"."m""[]_appends"."last", "my schema"."m""[]_appends"."system"
 FROM "my schema"."m""[]_appends"
-WHERE "my schema"."m""[]_appends".conversation = :p_id AND "my schema"."m""[]_appends".digest = :p_digest;
+WHERE "my schema"."m""[]_appends".conversation = :p_conversation AND "my schema"."m""[]_appends".digest = :p_digest;
 
 SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
 FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after AND "my schema"."m""[]_messages"."sequence" <= :p_until ORDER BY "my schema"."m""[]_messages"."sequence";
+WHERE "my schema"."m""[]_messages".conversation = :conversation_1 AND "my schema"."m""[]_messages"."sequence" > :sequence_1 ORDER BY "my schema"."m""[]_messages"."sequence"
+ FETCH FIRST __[POSTCOMPILE_param_1] ROWS ONLY;
+
+SELECT "my schema"."m""[]_conversations".id, "my schema"."m""[]_conversations".namespace_id, "my schema"."m""[]_conversations".namespace, "my schema"."m""[]_conversations".memory_id, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages", "my schema"."m""[]_conversations".oldest, "my schema"."m""[]_conversations".updated
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".namespace_id = :namespace_id_1 AND "my schema"."m""[]_conversations".id > :id_1 AND "my schema"."m""[]_conversations"."messages" > :messages_1 ORDER BY "my schema"."m""[]_conversations".id
+ FETCH FIRST __[POSTCOMPILE_param_1] ROWS ONLY;
+
+SELECT count(*) AS count_1, coalesce(sum("my schema"."m""[]_conversations"."messages"), :coalesce_2) AS coalesce_1
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations".namespace_id = :namespace_id_1 AND "my schema"."m""[]_conversations"."messages" > :messages_1;
+
+SELECT DISTINCT "my schema"."m""[]_conversations".namespace
+FROM "my schema"."m""[]_conversations"
+WHERE "my schema"."m""[]_conversations"."messages" > :messages_1;
 
 SELECT "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages"
 FROM "my schema"."m""[]_conversations"
@@ -100,54 +130,6 @@ DELETE FROM "my schema"."m""[]_appends" WHERE "my schema"."m""[]_appends".conver
 DELETE FROM "my schema"."m""[]_conversations" WHERE "my schema"."m""[]_conversations".id = :id_1;
 
 UPDATE "my schema"."m""[]_appends" SET "last"=:"last", "system"=:"system" WHERE "my schema"."m""[]_appends".conversation = :conversation_1;
-
-UPDATE "my schema"."m""[]_conversations" SET "system"=CASE WHEN (:p_offset > :param_1) THEN "my schema"."m""[]_conversations"."last" + :p_offset ELSE "my schema"."m""[]_conversations"."system" END, "last"=("my schema"."m""[]_conversations"."last" + :p_count), "messages"=("my schema"."m""[]_conversations"."messages" + :p_count), oldest=CASE WHEN (:p_offset > :param_2) THEN :param_3 ELSE "my schema"."m""[]_conversations".oldest END, updated=:p_now WHERE "my schema"."m""[]_conversations".id = :p_id;
-
-SELECT "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
-FROM "my schema"."m""[]_conversations"
-WHERE "my schema"."m""[]_conversations".id = :p_id;
-
-SELECT anon_1."sequence", anon_1."record", anon_1.created, anon_1.provenance
-FROM "my schema"."m""[]_conversations" JOIN (SELECT "my schema"."m""[]_messages"."sequence" AS "sequence", "my schema"."m""[]_messages"."record" AS "record", "my schema"."m""[]_messages".created AS created, "my schema"."m""[]_messages".provenance AS provenance
-FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id ORDER BY "my schema"."m""[]_messages"."sequence" DESC
- FETCH FIRST :p_size ROWS ONLY) anon_1 ON anon_1."sequence" > "my schema"."m""[]_conversations"."last" - :p_size
-WHERE "my schema"."m""[]_conversations".id = :p_id UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
-FROM "my schema"."m""[]_messages" JOIN "my schema"."m""[]_conversations" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id
-WHERE "my schema"."m""[]_conversations".id = :p_id AND "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" = (SELECT "m""[]_conversations_1"."system"
-FROM "my schema"."m""[]_conversations" "m""[]_conversations_1"
-WHERE "m""[]_conversations_1".id = :p_id AND "m""[]_conversations_1"."system" <= "m""[]_conversations_1"."last" - :p_size);
-
-SELECT anon_1."sequence", anon_1."record", anon_1.created, anon_1.provenance, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
-FROM "my schema"."m""[]_conversations" JOIN (SELECT "my schema"."m""[]_messages"."sequence" AS "sequence", "my schema"."m""[]_messages"."record" AS "record", "my schema"."m""[]_messages".created AS created, "my schema"."m""[]_messages".provenance AS provenance
-FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id ORDER BY "my schema"."m""[]_messages"."sequence" DESC
- FETCH FIRST :p_size ROWS ONLY) anon_1 ON anon_1."sequence" > "my schema"."m""[]_conversations"."last" - :p_size
-WHERE "my schema"."m""[]_conversations".id = :p_id UNION ALL SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system"
-FROM "my schema"."m""[]_messages" JOIN "my schema"."m""[]_conversations" ON "my schema"."m""[]_messages".conversation = "my schema"."m""[]_conversations".id
-WHERE "my schema"."m""[]_conversations".id = :p_id AND "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" = (SELECT "m""[]_conversations_1"."system"
-FROM "my schema"."m""[]_conversations" "m""[]_conversations_1"
-WHERE "m""[]_conversations_1".id = :p_id AND "m""[]_conversations_1"."system" <= "m""[]_conversations_1"."last" - :p_size);
-
-SELECT "my schema"."m""[]_messages"."sequence", "my schema"."m""[]_messages"."record", "my schema"."m""[]_messages".created, "my schema"."m""[]_messages".provenance
-FROM "my schema"."m""[]_messages"
-WHERE "my schema"."m""[]_messages".conversation = :p_id AND "my schema"."m""[]_messages"."sequence" > :p_after ORDER BY "my schema"."m""[]_messages"."sequence"
- FETCH FIRST :p_limit ROWS ONLY;
-
-SELECT "my schema"."m""[]_conversations".id, "my schema"."m""[]_conversations".namespace_id, "my schema"."m""[]_conversations".namespace, "my schema"."m""[]_conversations".memory_id, "my schema"."m""[]_conversations"."last", "my schema"."m""[]_conversations"."system", "my schema"."m""[]_conversations"."messages", "my schema"."m""[]_conversations".oldest, "my schema"."m""[]_conversations".updated
-FROM "my schema"."m""[]_conversations"
-WHERE "my schema"."m""[]_conversations".namespace_id = :p_namespace AND "my schema"."m""[]_conversations".id > :p_after AND "my schema"."m""[]_conversations"."messages" > :param_1 ORDER BY "my schema"."m""[]_conversations".id
- FETCH FIRST :p_limit ROWS ONLY;
-
-SELECT count(*) AS count_1, coalesce(sum("my schema"."m""[]_conversations"."messages"), :coalesce_2) AS coalesce_1
-FROM "my schema"."m""[]_conversations"
-WHERE "my schema"."m""[]_conversations".namespace_id = :p_namespace AND "my schema"."m""[]_conversations"."messages" > :param_1;
-
-SELECT DISTINCT "my schema"."m""[]_conversations".namespace
-FROM "my schema"."m""[]_conversations"
-WHERE "my schema"."m""[]_conversations"."messages" > :param_1;
-
-DELETE FROM "my schema"."m""[]_messages" WHERE "my schema"."m""[]_messages".conversation = :p_id;
 
 DELETE FROM "my schema"."m""[]_version" WHERE "my schema"."m""[]_version"."name" = :name_1;
 
