@@ -1,13 +1,17 @@
 """Files of any kind and folders of any shape are read within bounds, or refused with one sentence."""
 
+import glob
 import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
+from mlserver import MLModel, ModelSettings
+from mlserver.settings import ModelParameters
 
 from mlserver_chat import files
+from mlserver_chat.calls.siblings import repository_models
 from mlserver_chat.files import MAX_JSON_DEPTH, UnreadableFile, find_files, parse_json, read_json, read_text
 
 
@@ -88,8 +92,20 @@ def test_files_are_found_as_mlserver_finds_them(tmp_path: Path) -> None:
     found = find_files(tmp_path)
     names = ["b/c/x.json", "dangling.json", "linked/c/x.json"]
     assert found.named("*.json") == [tmp_path / name for name in names]
+    # MLServer itself searches by `glob`.
+    assert sorted(glob.glob(f"{tmp_path}/**/*.json", recursive=True)) == [str(tmp_path / name) for name in names]
     assert found.named("*.yaml") == [tmp_path / "a.yaml"]
     assert found.left_out == {}
+
+
+def test_a_linked_folder_is_a_model_of_the_repository(tmp_path: Path) -> None:
+    touch(tmp_path, "repository/a/model-settings.json", "elsewhere/b/model-settings.json")
+    for name in ("repository/a", "elsewhere/b"):
+        (tmp_path / name / "model-settings.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "repository" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    uri = str(tmp_path / "repository" / "a")
+    owner = ModelSettings(name="a", implementation=MLModel, parameters=ModelParameters(uri=uri))
+    assert repository_models(owner) == {"a", "b"}
 
 
 def test_links_in_a_circle_are_left_out(tmp_path: Path) -> None:
