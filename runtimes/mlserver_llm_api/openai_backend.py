@@ -9,6 +9,7 @@ from openai import DEFAULT_CONNECTION_LIMITS, AsyncAzureOpenAI, AsyncOpenAI, Asy
 from openai import RequestOptions as CallOptions
 
 from mlserver_chat import ChatError, Completion, CompletionChunk, Message, NotReachable, Params, UpstreamFailed
+from mlserver_chat.calls.sending import NOTHING_SENT, watch_sending
 from mlserver_chat.requests.deadline import current_deadline
 
 from .call_options import check_options
@@ -16,11 +17,14 @@ from .faults import AnswerTooLarge, as_ours
 from .settings import ApiSettings, OpenAISettings
 
 _PATH = "/chat/completions"
-_NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _SENT: ContextVar[bool] = ContextVar("sent", default=False)
 """Whether any attempt of the current call, including the client's retries, may have reached the API."""
 _TOO_LARGE: ContextVar[bool] = ContextVar("too_large", default=False)
 """Whether the answer to the current call exceeded its limit."""
+
+
+def _note_sent() -> None:
+    _SENT.set(True)
 
 
 class _HttpClient(httpx2.AsyncClient):
@@ -37,10 +41,10 @@ class _HttpClient(httpx2.AsyncClient):
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         before = _SENT.get()
-        _SENT.set(True)
+        watch_sending(request, _note_sent)
         try:
             answer = await super().send(request, stream=True, **options)
-        except _NOTHING_SENT:
+        except NOTHING_SENT:
             _SENT.set(before)
             raise
         # Decompression could exceed the limit. Without it, a compressed answer is refused, because it isn't JSON.

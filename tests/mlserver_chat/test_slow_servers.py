@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mlserver_chat import RemoteClient, UpstreamFailed
+from mlserver_chat import NotReachable, RemoteClient, UpstreamFailed
 from mlserver_chat.tensors import request_of, text_input
+from support import unanswered_port
 
 REQUEST = request_of([text_input("content", ["hi"])])
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"
@@ -69,6 +70,17 @@ async def test_an_endless_line_is_cut_at_the_limit(call: Callable[[RemoteClient]
     async with serving(HEAD, b"x" * 65_536, pause=0) as url:
         remote = RemoteClient(url, timeout=20, max_bytes=200_000)
         with pytest.raises(UpstreamFailed, match="answered more than"):
+            await call(remote)
+        await remote.aclose()
+
+
+@pytest.mark.parametrize("call", [infer, stream])
+async def test_a_timeout_before_anything_is_sent_is_not_reachable(
+    call: Callable[[RemoteClient], Awaitable[None]],
+) -> None:
+    with unanswered_port() as port:
+        remote = RemoteClient(f"http://127.0.0.1:{port}", timeout=0.3)
+        with pytest.raises(NotReachable, match="model 'm' can't be reached in time"):
             await call(remote)
         await remote.aclose()
 

@@ -12,6 +12,7 @@ from mlserver_chat import ChatError, Message, NotReachable, UpstreamFailed
 from mlserver_chat.requests.deadline import Deadline, deadline_scope
 from mlserver_chat.testing import Reply
 from mlserver_llm_api.openai_backend import OpenAIBackend
+from support import unanswered_port
 
 MESSAGES = [Message.of_text("user", "hi")]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
@@ -105,6 +106,13 @@ async def test_nothing_is_sent_after_the_deadline(serve, backend, streamed):
         error = await failure(backend(base_url=url), streamed)
     assert isinstance(error, NotReachable)
     assert api.connections == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_deadline_before_anything_is_sent_is_not_reachable(backend, streamed):
+    with unanswered_port() as port, deadline_scope(Deadline.after(0.3)):
+        error = await failure(backend(base_url=f"http://127.0.0.1:{port}/v1"), streamed)
+    assert isinstance(error, NotReachable)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

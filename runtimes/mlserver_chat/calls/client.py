@@ -5,6 +5,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx2
@@ -22,6 +23,7 @@ from ..requests.streams import closing
 from ..seams import ModelClient
 from ..settings import SiblingSettings
 from .bounded import TooLarge, read_body, read_lines
+from .sending import NOTHING_SENT, watch_sending
 from .siblings import check_in_repository, find_model, in_worker, repository_models, wait_for_model
 
 _NO_STREAM = (404, 405)
@@ -148,8 +150,8 @@ class RemoteClient:
             UpstreamFailed: the answer is late, too large or not V2.
             ChatError: the server reported an error; its `__cause__` has the server's own status.
         """
-        with _failures(model):
-            async with self._deadline.enforced(), self._post(model, self.url(model), request) as answer:
+        with _failures(model) as call:
+            async with self._deadline.enforced(), self._post(call, self.url(model), request) as answer:
                 response = InferenceResponse.model_validate_json(await read_body(answer, self._max_bytes))
         headers = carried_headers(answer.headers)
         if headers:
@@ -162,13 +164,11 @@ class RemoteClient:
 
         A model that can't stream, such as a pipeline on Core 2, answers in one piece.
         """
-        with _failures(model):
+        with _failures(model) as call:
             async with AsyncExitStack() as stack:
                 try:
                     async with self._deadline.enforced():
-                        answer = await stack.enter_async_context(
-                            self._post(model, f"{self.url(model)}_stream", request)
-                        )
+                        answer = await stack.enter_async_context(self._post(call, f"{self.url(model)}_stream", request))
                 except MLServerError as error:
                     if error.status_code not in _NO_STREAM:
                         raise
@@ -185,8 +185,8 @@ class RemoteClient:
     async def declared_outputs(self, model: str) -> list[str]:
         """Return the names of the outputs that a model declares. Raises like `infer`."""
         url = self.url(model).removesuffix("/infer")
-        with _failures(model):
-            async with self._deadline.enforced(), self._http.stream("GET", url) as answer:
+        with _failures(model) as call:
+            async with self._deadline.enforced(), self._send(call, self._http.build_request("GET", url)) as answer:
                 metadata = MetadataModelResponse.model_validate_json(await read_body(answer, self._max_bytes))
         return [output.name for output in metadata.outputs or ()]
 
@@ -199,20 +199,31 @@ class RemoteClient:
         return current_deadline().sooner(self._timeout)
 
     @asynccontextmanager
-    async def _post(self, model: str, url: str, request: InferenceRequest) -> AsyncGenerator[httpx2.Response]:
+    async def _post(self, call: "_Call", url: str, request: InferenceRequest) -> AsyncGenerator[httpx2.Response]:
         """Send a request, and yield the answer, whose body is still to come.
 
         Raises:
             MLServerError: the server answered with an error.
         """
         if current_deadline().passed:
-            raise NotReachable(f"the request's deadline passed before model '{model}' was called")
+            raise NotReachable(f"the request's deadline passed before model '{call.model}' was called")
         headers = forwarded_headers(request) | {"content-type": "application/json"}
-        async with self._http.stream("POST", url, content=_body(request), headers=headers) as answer:
+        post = self._http.build_request("POST", url, content=_body(request), headers=headers)
+        async with self._send(call, post) as answer:
             if not answer.is_success:
                 body = await read_body(answer, self._max_bytes)
-                raise MLServerError(_error_sentence(model, answer.status_code, body), answer.status_code)
+                raise MLServerError(_error_sentence(call.model, answer.status_code, body), answer.status_code)
             yield answer
+
+    @asynccontextmanager
+    async def _send(self, call: "_Call", request: httpx2.Request) -> AsyncGenerator[httpx2.Response]:
+        watch_sending(request, call.note_sent)
+        answer = await self._http.send(request, stream=True)
+        call.note_sent()
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
 
 
 async def _next_data(lines: AsyncIterator[bytes]) -> bytes | None:
@@ -240,18 +251,32 @@ def _plain(value: object) -> object:
     raise TypeError(type(value).__name__)
 
 
+@dataclass
+class _Call:
+    """An HTTP call of a model."""
+
+    model: str
+    sent: bool = False
+
+    def note_sent(self) -> None:
+        self.sent = True
+
+
 @contextmanager
-def _failures(model: str) -> Generator[None]:
+def _failures(model: str) -> Generator[_Call]:
     """Turn the failures of an HTTP call into errors of the tree."""
+    call = _Call(model)
     try:
-        yield
+        yield call
     except MLServerError as error:
         if isinstance(error, ChatError):
             raise
         raise from_status(error.status_code, str(error)) from error
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+    except NOTHING_SENT as error:
         raise NotReachable(f"model '{model}' can't be reached") from error
     except (httpx2.TimeoutException, TimeoutError) as error:
+        if not call.sent:
+            raise NotReachable(f"model '{model}' can't be reached in time") from error
         raise UpstreamFailed(f"model '{model}' did not answer in time") from error
     except httpx2.HTTPError as error:
         raise UpstreamFailed(f"the connection to model '{model}' broke") from error
