@@ -1,7 +1,7 @@
-"""Finding the other models of this process, which MLServer gives a model no handle on.
+"""Finds the server and the other models of this process. MLServer gives a model no reference to them.
 
-The one place that knows private names of MLServer. Tested against the pinned version
-(`tests/mlserver_chat/test_siblings.py`).
+This is the only module that uses private names of MLServer. `tests/mlserver_chat/test_siblings.py` tests them against
+the pinned version.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ _POLL_SECONDS = 0.05
 
 
 def find_registry() -> MultiModelRegistry | None:
-    """The registry that is constructing the caller's model; None outside MLServer.
+    """Return the registry that is constructing the caller's model, or None outside MLServer.
 
-    Call it in `__init__`: MLServer 1.7.1 constructs a model below `MultiModelRegistry.load`, in the server and in its
-    worker processes alike, so the frames of the call hold the registry.
+    Call it in `__init__`. MLServer 1.7.1 constructs models inside `MultiModelRegistry.load`, in the server and in its
+    worker processes, so a frame of the call stack holds the registry.
     """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
@@ -51,7 +51,7 @@ def find_registry() -> MultiModelRegistry | None:
 
 
 def find_server(registry: MultiModelRegistry | None) -> MLServer | None:
-    """The server of `registry`; None in a worker process, which has a registry of its own and no server."""
+    """Return the server of a registry, or None in a worker process, whose registry belongs to no server."""
     # The server registers its own methods to be called when a model loads.
     hooks = registry._on_model_load if registry else []  # pyright: ignore[reportPrivateUsage]
     owners = (getattr(hook, "__self__", None) for hook in hooks)
@@ -59,34 +59,35 @@ def find_server(registry: MultiModelRegistry | None) -> MLServer | None:
 
 
 def data_plane_of(server: MLServer) -> DataPlane:
-    """The data plane, through which requests from outside reach models."""
+    """Return the data plane, which hands requests to models."""
     return server._data_plane  # pyright: ignore[reportPrivateUsage]
 
 
 def rest_app_of(server: MLServer) -> FastAPI:
-    """The application of the REST server."""
+    """Return the application of the REST server."""
     return server._rest_server._app  # pyright: ignore[reportPrivateUsage]
 
 
 def rest_connections_of(server: MLServer) -> list[Any]:
-    """The open HTTP connections, as uvicorn keeps them; none before the REST server starts."""
+    """Return the open HTTP connections as uvicorn keeps them. There are none before the REST server starts."""
     uvicorn_server = getattr(server._rest_server, "_server", None)  # pyright: ignore[reportPrivateUsage]
     return list(uvicorn_server.server_state.connections) if uvicorn_server is not None else []
 
 
 def rest_router_of(server: MLServer) -> APIRouter:
-    """The routes of the REST server."""
+    """Return the router of the REST server."""
     return rest_app_of(server).router
 
 
 def guard_grpc_messages(
     check: Callable[[pb.ModelInferRequest, Iterable[tuple[str, str | bytes]]], None],
 ) -> None:
-    """Let `check` refuse the messages of inference calls, given their metadata, before MLServer converts them.
+    """Check the messages of inference calls before MLServer converts them. Only the first call has an effect.
 
-    The first call counts.
+    MLServer answers RESOURCE_EXHAUSTED if `check` raises `RequestTooLarge`.
 
-    MLServer answers a `RequestTooLarge` of `check` with RESOURCE_EXHAUSTED.
+    Args:
+        check: gets a message and its metadata, and raises to refuse the message.
     """
     STATUS_CODE_MAPPING[RequestTooLarge.status] = grpc.StatusCode.RESOURCE_EXHAUSTED
     convert: Any = InferenceServicer._InsertHeaders  # pyright: ignore[reportPrivateUsage]
@@ -108,16 +109,16 @@ def guard_grpc_messages(
 
 
 def serve_grpc_from(server: MLServer, data_plane: Any) -> None:
-    """Let the gRPC server ask `data_plane`, in place of the one it asks now, from the next request on."""
+    """Replace the data plane of the gRPC server, from the next request on."""
     grpc_server = server._grpc_server  # pyright: ignore[reportPrivateUsage]
-    # The servicer comes into being when the server starts, which may be before or after a model loads.
+    # MLServer creates the servicer when the server starts, before or after a model loads.
     for holder in (grpc_server, getattr(grpc_server, "_inference_servicer", None)):
         if holder is not None:
             holder._data_plane = data_plane  # pyright: ignore[reportPrivateUsage]
 
 
 def tracer_provider_of(server: MLServer) -> TracerProvider:
-    """Where spans go: to the server's `tracing_server` if it has one, else to OpenTelemetry's global provider."""
+    """Return the provider of the server's `tracing_server`, if set, otherwise OpenTelemetry's global provider."""
     settings = server._settings  # pyright: ignore[reportPrivateUsage]
     return get_tracer_provider(settings) if settings.tracing_server else trace.get_tracer_provider()
 
@@ -125,13 +126,21 @@ def tracer_provider_of(server: MLServer) -> TracerProvider:
 def in_worker() -> bool:
     """Whether this is one of MLServer's worker processes.
 
-    There a model must not wait for another in `load`: MLServer 1.7.1 loads a worker's models one after another.
+    In a worker, `load` must not wait for another model, because MLServer 1.7.1 loads a worker's models in sequence.
     """
     return isinstance(multiprocessing.current_process(), Worker)
 
 
 def check_in_repository(name: str, owner: ModelSettings) -> None:
-    """Raise `SettingsError` unless the repository of the model with settings `owner` has a model `name`."""
+    """Check that a model's repository contains another model.
+
+    Args:
+        name: the other model.
+        owner: the settings of the model that calls it.
+
+    Raises:
+        SettingsError: the repository has no such model.
+    """
     if name not in repository_models(owner):
         raise SettingsError(
             f"model '{owner.name}' calls '{name}', which its model repository lacks; add it or give a URI"
@@ -139,9 +148,13 @@ def check_in_repository(name: str, owner: ModelSettings) -> None:
 
 
 async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSettings, timeout: float) -> MLModel:
-    """The model `name` once it is ready.
+    """Wait until a model is ready, and return it.
 
-    `owner` is the settings of the model that waits; `timeout` is in seconds.
+    Args:
+        registry: the registry of this process.
+        name: the model to wait for.
+        owner: the settings of the model that waits.
+        timeout: seconds.
 
     Raises:
         SettingsError: the repository has no such model, or it isn't ready in time.
@@ -159,7 +172,7 @@ async def wait_for_model(registry: MultiModelRegistry, name: str, owner: ModelSe
 
 
 async def find_model(registry: MultiModelRegistry, name: str) -> MLModel | None:
-    """The model of that name as it is now, ready or not; None when it isn't registered."""
+    """Return a model, ready or not, or None if it isn't registered."""
     try:
         return await registry.get_model(name)
     except ModelNotFound:
@@ -167,7 +180,7 @@ async def find_model(registry: MultiModelRegistry, name: str) -> MLModel | None:
 
 
 def repository_models(owner: ModelSettings) -> set[str]:
-    """The names of all models in the repository that holds `owner`, read from their settings files."""
+    """Return the names of all models in the repository of the model with settings `owner`."""
     names: set[str] = set()
     for path in find_files(settings_folder(owner).parent).named("model-settings.json"):
         name = _name_of(path)
@@ -177,7 +190,7 @@ def repository_models(owner: ModelSettings) -> set[str]:
 
 
 def _name_of(path: Path) -> str | None:
-    """The model's name; MLServer gives the folder's name to a model without one."""
+    """Return the model's name. MLServer names a model without a name after its folder."""
     try:
         name = read_json(path).get("name") or path.parent.name
     except (UnreadableFile, AttributeError):

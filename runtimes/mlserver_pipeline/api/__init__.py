@@ -1,1 +1,1 @@
-"""What clients see: the addresses and answers of Core 2's gateway and mesh."""
+"""The addresses and answers of Core 2's pipeline gateway and service mesh."""

@@ -1,4 +1,4 @@
-"""`/v2/pipelines/<pipeline>/infer`, with the answers of Core 2's pipeline gateway."""
+"""The endpoint `/v2/pipelines/<pipeline>/infer`. It answers as Core 2's pipeline gateway does."""
 
 import zlib
 
@@ -13,7 +13,7 @@ from .gateway import BadRequest, read_request, write_response
 
 
 async def gateway_response(runner: Runner, pipeline: str, request: Request) -> Response:
-    """The pipeline's answer to a request. Errors are plain text: 400 for a bad body and for a step's error."""
+    """Run a pipeline and return its answer. Errors are plain text, with status 400 for bad input or a failed step."""
     headers = entry_headers(request.headers)
     try:
         deadline = Deadline.of_headers(headers)
@@ -33,7 +33,7 @@ async def gateway_response(runner: Runner, pipeline: str, request: Request) -> R
 
 
 async def _body(request: Request) -> bytes:
-    """The body, which MLServer's requests unpack when their content-encoding says gzip."""
+    """Return the body. MLServer's requests unpack gzip."""
     try:
         return await request.body()
     except (OSError, EOFError, zlib.error):

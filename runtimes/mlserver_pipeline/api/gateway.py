@@ -1,4 +1,4 @@
-"""JSON as Core 2's pipeline gateway reads and writes it, which is not as MLServer does."""
+"""Reads and writes JSON as Core 2's pipeline gateway does, which differs from MLServer."""
 
 import base64
 import json
@@ -12,22 +12,24 @@ from mlserver_chat import InvalidInput
 from mlserver_chat.limits import ElementBudget, check_dimensions, check_tensor_count
 from mlserver_chat.tensors import flatten
 
-from ..calls.wire import carry, is_text
+from ..calls.wire import carry, is_utf8
 from ..engine.messages import Parameter, StepMessage, Tensor
 
 _INT64 = 2**63
 
 
 class BadRequest(ValueError):
-    """What the gateway answers with 400, or breaks the connection on. `str()` says why in one sentence."""
+    """A request that Core 2's gateway answers with 400 or drops. `str()` gives the reason in one sentence."""
 
 
 def read_request(body: bytes) -> StepMessage:
-    """A request's body as the gateway turns it into a message: the id and unknown keys are dropped, data is flattened
-    and filled up with zeros to the size that the shape promises, numbers in parameters are cut to whole ones.
+    """Convert the body of a request into a message.
+
+    As in the gateway, the id and unknown keys are dropped. Data is flattened and padded with zeros to the size of its
+    shape. Numbers in parameters are truncated to integers.
 
     Raises:
-        BadRequest: not a V2 request, or one that the gateway can't convert.
+        BadRequest: the body isn't a V2 request, or the gateway can't convert it.
     """
     try:
         content = json.loads(body)
@@ -56,7 +58,7 @@ def _tensor(value: object, index: int, budget: ElementBudget) -> Tensor:
         raise BadRequest(f"input {index} is not an object")
     tensor = cast(dict[str, Any], value)
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
-    if not isinstance(name, str) or not is_text(name):
+    if not isinstance(name, str) or not is_utf8(name):
         raise BadRequest(f"input {index} has no name")
     if not isinstance(shape, list) or not all(_is_size(size) for size in cast(list[Any], shape)):
         raise BadRequest(f"tensor '{name}' has no shape; expected a list of whole numbers")
@@ -72,9 +74,9 @@ def _is_size(value: object) -> bool:
 
 
 def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budget: ElementBudget) -> list[Any]:
-    """The tensor's elements, filled up to the size that its shape promises."""
+    """Return the tensor's elements, padded with zeros to the size of its shape."""
     check_dimensions(name, shape)
-    # Core 2 makes room for the first dimension of BYTES only.
+    # For BYTES, Core 2 allocates the first dimension only.
     size = budget.take(name, shape[:1] if datatype == "BYTES" else shape)
     if not isinstance(value, list):
         raise BadRequest(f"tensor '{name}' has no data; expected a list")
@@ -82,21 +84,21 @@ def _data(name: str, datatype: str, shape: tuple[int, ...], value: object, budge
         raise BadRequest(f"tensor '{name}' has shape []; expected [n] or [n,1]")
     flat = flatten(value)
     if len(flat) > size:
-        rule = "Core 2 makes room for the first dimension" if datatype == "BYTES" else "that shape has fewer"
+        rule = "Core 2 allocates the first dimension only" if datatype == "BYTES" else "that shape has fewer"
         raise BadRequest(f"tensor '{name}' has more than {size} elements under shape {list(shape)}; {rule}")
     budget.take_padding(name, size - len(flat))
     elements = [_element(name, datatype, element) for element in flat]
     zero = b"" if datatype == "BYTES" else False if datatype == "BOOL" else 0
     data = carry("FP32" if datatype == "FP16" else datatype, elements + [zero] * (size - len(flat)))
-    # A number beyond 32 bits has become infinity, which no JSON answer could hold.
+    # A number that overflowed to infinity could not be written in a JSON answer.
     if data is None or (datatype in ("FP16", "FP32") and any(map(math.isinf, data[: len(flat)]))):
-        raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
+        raise BadRequest(f"tensor '{name}' has an element that isn't {datatype}")
     return data
 
 
 def _element(name: str, datatype: str, element: object) -> object:
     if datatype == "BYTES" and isinstance(element, str):
-        if not is_text(element):
+        if not is_utf8(element):
             raise BadRequest(f"tensor '{name}' holds half of a surrogate pair")
         return element.encode("utf-8")
     if datatype == "BOOL" and isinstance(element, bool):
@@ -105,7 +107,7 @@ def _element(name: str, datatype: str, element: object) -> object:
         return element
     if datatype not in ("BYTES", "BOOL") and type(element) is float and math.isfinite(element):
         return element if datatype.startswith("FP") else int(element)
-    raise BadRequest(f"tensor '{name}' holds an element that is no {datatype}")
+    raise BadRequest(f"tensor '{name}' has an element that isn't {datatype}")
 
 
 def _parameters(value: object, where: str) -> dict[str, Parameter]:
@@ -114,7 +116,7 @@ def _parameters(value: object, where: str) -> dict[str, Parameter]:
     if not isinstance(value, dict):
         raise BadRequest(f"the parameters of {where} are not an object")
     given = cast(dict[str, Any], value)
-    if not all(map(is_text, given)):
+    if not all(map(is_utf8, given)):
         raise BadRequest(f"the name of a parameter of {where} holds half of a surrogate pair")
     return {name: _parameter(name, each, where) for name, each in given.items()}
 
@@ -122,17 +124,19 @@ def _parameters(value: object, where: str) -> dict[str, Parameter]:
 def _parameter(name: str, value: object, where: str) -> Parameter:
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
-    if (isinstance(value, str) and is_text(value)) or (isinstance(value, int) and -_INT64 <= value < _INT64):
+    if (isinstance(value, str) and is_utf8(value)) or (isinstance(value, int) and -_INT64 <= value < _INT64):
         return value
     raise BadRequest(f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean")
 
 
 def write_response(message: StepMessage) -> bytes:
-    """A pipeline's answer as the gateway prints it: `model_name` empty, no id, each tensor's data first and flat, and
-    BYTES in base64 unless the tensor's content_type is `str` or `datetime`.
+    """Convert a pipeline's answer to JSON.
+
+    As in the gateway, `model_name` is empty and there is no id. Each tensor starts with its data, flattened. BYTES are
+    in base64 unless the tensor's content_type is `str` or `datetime`.
 
     Raises:
-        ValueError: NaN or infinity, which JSON has no word for, or bytes said to be text that aren't.
+        ValueError: a number is NaN or infinite, or a text isn't UTF-8.
     """
     answer: dict[str, Any] = {"model_name": ""}
     if message.parameters:
@@ -163,5 +167,5 @@ def _printable(tensor: Tensor) -> list[Any]:
 
 
 def _short(number: float) -> float | int:
-    """The gateway prints 10.0 as 10, and a float of 32 bits with the digits that it has."""
+    """Return a whole number as an integer. The gateway prints 10.0 as 10."""
     return int(number) if number.is_integer() and abs(number) < 1e21 else number

@@ -1,4 +1,4 @@
-"""The mesh's addresses over gRPC, where the model's name is all that MLServer looks at."""
+"""Addresses of Core 2's service mesh over gRPC. MLServer itself chooses by the model's name only."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,11 +17,11 @@ from .mesh import INTERNAL, RESOURCE, Choice, Mesh, pipeline_of
 
 
 class MeshDataPlane:
-    """MLServer's data plane, which also knows the names of Core 2's mesh; its gRPC server gets it in place of `inner`.
+    """Wraps MLServer's data plane so that the gRPC server also understands Core 2's addresses.
 
     Args:
-        inner: MLServer's own.
-        mesh: knows who answers.
+        inner: MLServer's data plane.
+        mesh: chooses the resource that answers.
     """
 
     def __init__(self, inner: DataPlane, mesh: Mesh):
@@ -33,15 +33,15 @@ class MeshDataPlane:
         return getattr(self._inner, name)
 
     async def model_ready(self, name: str, version: str | None = None) -> bool:
-        """Whether a model is ready, or the one that answers for a pipeline of this name."""
+        """Return whether a model is ready, or the model that runs a pipeline of this name."""
         asked = (self._mesh.model_of(pipeline_of(name) or name) if self._mesh.is_on else None) or name
         return await self._inner.model_ready(asked, version)
 
     async def infer(self, payload: InferenceRequest, name: str, version: str | None = None) -> InferenceResponse:
-        """The answer of what the metadata `seldon-model`, else `name`, stands for.
+        """Return the answer of the resource named by the metadata `seldon-model`, otherwise by `name`.
 
         Raises:
-            MLServerError: as MLServer's; 404 for a pipeline that isn't loaded.
+            MLServerError: the model failed, or (404) isn't loaded.
         """
         choice = self._choose(payload, name)
         if choice is None:
@@ -55,7 +55,7 @@ class MeshDataPlane:
     async def infer_stream(
         self, payloads: AsyncIterator[InferenceRequest], name: str, version: str | None = None
     ) -> AsyncIterator[InferenceResponse]:
-        """The same, piece by piece. Streams are not mirrored."""
+        """Yield the same answer piece by piece. Streams are not mirrored."""
         first = await anext(payloads)
         choice = self._choose(first, name)
         if choice is not None:
@@ -65,15 +65,15 @@ class MeshDataPlane:
                 yield response if choice is None else _by_way_of(choice, response)
 
     def _choose(self, payload: InferenceRequest, name: str) -> Choice | None:
-        """Who answers; None when MLServer would ask the same."""
+        """Return the choice, or None if MLServer would choose the same."""
         headers = request_headers(payload)
         if payload.parameters is not None and payload.parameters.headers is not None:
-            # Only the mesh may set it.
+            # Only the mesh may set this header.
             payload.parameters.headers.pop(INTERNAL, None)
         return self._mesh.elsewhere(headers.get(RESOURCE) or name, headers.get(ROUTE, ""), name)
 
     def _address(self, payload: InferenceRequest, resource: str) -> str:
-        """The name of the model to ask; `payload` then says which of its pipelines is meant."""
+        """Return the name of the model to call, and note in `payload` which of its pipelines to run."""
         pipeline = pipeline_of(resource)
         model = self._mesh.model_of(pipeline) if pipeline else resource
         if model is None:
@@ -83,7 +83,7 @@ class MeshDataPlane:
         return model
 
     async def _mirror(self, payload: InferenceRequest, resource: str) -> None:
-        # Nobody waits for a mirror's answer, nor for its error.
+        # The caller gets neither the answer of a mirror nor its error.
         with suppress(Exception):
             await self._inner.infer(payload, self._address(payload, resource))
 
@@ -97,7 +97,7 @@ async def _from_first(
 
 
 def _by_way_of(choice: Choice, response: InferenceResponse) -> InferenceResponse:
-    """The response with the header that says who answered."""
+    """Return the response with the header that names the chosen resource."""
     response.parameters = response.parameters or Parameters()
     headers = response.parameters.headers or {}
     response.parameters.headers = {**headers, ROUTE: with_token(str(headers.get(ROUTE, "")), choice.token)}

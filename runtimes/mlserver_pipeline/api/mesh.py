@@ -1,9 +1,9 @@
-"""Addresses as Core 2's mesh has them: the header `Seldon-Model`, and experiments.
+"""Addresses of Core 2's service mesh: the header `Seldon-Model`, and experiments.
 
-Envoy picks a model, a pipeline or an experiment by the header `seldon-model` (`<model>`, `<pipeline>.pipeline`,
-`<experiment>.experiment`), else by the path, in which the same names may stand; the header wins. MLServer looks at the
-path, over gRPC at the model's name. So a route stands before its own, and over gRPC another data plane in the place of
-its own, and both send such requests on to the address that MLServer knows.
+Envoy chooses a model, a pipeline or an experiment by the header `seldon-model`, otherwise by the path. Both hold one of
+`<model>`, `<pipeline>.pipeline` and `<experiment>.experiment`. MLServer chooses by the path, or by the model's name
+over gRPC. So a route in front of MLServer's routes, and a data plane in place of MLServer's, forward such requests to
+an address that MLServer knows.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ RESOURCE = "seldon-model"
 """The header that names a model, a pipeline or an experiment."""
 
 INTERNAL = "seldon-internal-model"
-"""The header that says which resource the mesh has chosen."""
+"""The header that holds the resource chosen by the mesh. Requests from outside can't set it."""
 
 _ADDRESS = re.compile(r"/v2/(models|pipelines)/([^/]+)/(infer|infer_stream)")
 _ROUTED = "mlserver_llm.routed"
@@ -33,35 +33,35 @@ _PIPELINE = ".pipeline"
 
 
 class Pipelines(NamedTuple):
-    """The pipelines of one model, and the experiments that were loaded with them."""
+    """The pipelines of one model, and the experiments loaded with them."""
 
     model: str
     names: Collection[str]
     experiments: Sequence[Experiment]
     core2_addressing: bool = True
-    """False switches Core 2's addressing off for the whole server."""
+    """False disables Core 2's addressing on the whole server."""
 
 
 class Choice(NamedTuple):
-    """Who answers a request."""
+    """The resource that answers a request."""
 
     resource: str
-    """A model, or a pipeline with `.pipeline` behind its name."""
+    """Name of a model, or of a pipeline followed by `.pipeline`."""
     token: str
-    """What `x-seldon-route` says of it."""
+    """The entry for the response header `x-seldon-route`."""
     mirror: str = ""
-    """The resource that gets a copy, if this request is mirrored."""
+    """The resource that gets a copy of the request; empty if there is none."""
     is_split: bool = False
-    """Whether an experiment has chosen."""
+    """Whether an experiment made the choice."""
 
     @property
     def pipeline(self) -> str:
-        """The pipeline; "" for a model."""
+        """The pipeline, or "" for a model."""
         return pipeline_of(self.resource)
 
 
 def pipeline_of(resource: str) -> str:
-    """`p` of `p.pipeline`; "" for a resource of another kind."""
+    """Return `p` of `p.pipeline`, or "" for another kind of resource."""
     return resource.removesuffix(_PIPELINE) if resource.endswith(_PIPELINE) else ""
 
 
@@ -69,7 +69,7 @@ class Mesh:
     """The pipelines and experiments of all pipeline models of a server.
 
     Args:
-        draw: decides between candidates.
+        draw: returns a random number from 0 to 1, which decides between candidates.
     """
 
     def __init__(self, draw: Random = random.random):
@@ -78,11 +78,16 @@ class Mesh:
 
     @property
     def is_on(self) -> bool:
-        """Whether requests may be addressed in Core 2's way."""
+        """Whether requests may use Core 2's addresses."""
         return all(member.core2_addressing for member in self.members)
 
     def choose(self, resource: str, route: str) -> Choice:
-        """Who answers for `resource`, a value of the header `seldon-model`; `route` is that of `x-seldon-route`."""
+        """Choose the resource that answers a request.
+
+        Args:
+            resource: the value of the header `seldon-model`.
+            route: the value of the header `x-seldon-route`, which keeps a caller on its candidate.
+        """
         for experiment in (experiment for member in self.members for experiment in member.experiments):
             suffix = _PIPELINE if experiment.is_of_pipelines else ""
             if resource in (f"{experiment.metadata.name}.experiment", f"{experiment.spec.default}{suffix}"):
@@ -96,34 +101,37 @@ class Mesh:
         return Choice(model, f":{model}_1:")
 
     def elsewhere(self, resource: str, route: str, model: str) -> Choice | None:
-        """`choose`; None when it is just `model`, whom MLServer asks anyway. On Core 2 that is called `<model>_<n>`."""
+        """Return the choice, or None if it is `model`, to which MLServer sends the request without help.
+
+        On Core 2 the model may be named `<model>_<n>`.
+        """
         if not self.is_on:
             return None
         choice = self.choose(resource, route)
         return None if choice.resource == base_name(model) and not (choice.pipeline or choice.is_split) else choice
 
     def model_of(self, pipeline: str) -> str | None:
-        """The model that answers for a pipeline; None when nobody does. The one that was loaded last counts."""
+        """Return the model that runs a pipeline, or None. If there are several, the last one loaded wins."""
         return next((member.model for member in reversed(self.members) if pipeline in member.names), None)
 
 
 class Target(NamedTuple):
-    """Where a request is sent."""
+    """The destination of a forwarded request."""
 
     resource: str
     path: str
     token: str
-    """What `x-seldon-route` says of it."""
+    """The entry for the response header `x-seldon-route`."""
     mirror: str = ""
-    """The address of the mirror, if this request is mirrored."""
+    """The path for a copy of the request; empty if there is none."""
 
 
 class MeshRoute(Route):
-    """Matches requests that are addressed in Core 2's way and not in MLServer's.
+    """Matches and forwards requests that use an address of Core 2 which MLServer doesn't know.
 
     Args:
-        router: MLServer's routes, this one among them.
-        mesh: knows who answers.
+        router: MLServer's router, which contains this route.
+        mesh: chooses the resource that answers.
     """
 
     def __init__(self, router: ASGIApp, mesh: Mesh):
@@ -133,7 +141,7 @@ class MeshRoute(Route):
         self._mirrored: set[asyncio.Task[None]] = set()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """FULL for a request that has to be sent elsewhere, or that bears a header which only the mesh may set."""
+        """Match a request that must be forwarded, or that has a header reserved for the mesh."""
         if scope["type"] != "http" or scope.get(_ROUTED) or scope.get("method") != "POST":
             return Match.NONE, {}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", [])}
@@ -145,7 +153,13 @@ class MeshRoute(Route):
         return Match.FULL, {"endpoint": MeshRoute, _ROUTED: target}
 
     def target(self, path: str, resource: str, route: str) -> Target | None:
-        """Where a request goes, by its path and the headers `seldon-model` and `x-seldon-route`; None: no change."""
+        """Return the destination of a request, or None if it needs no forwarding.
+
+        Args:
+            path: the path of the request.
+            resource: the value of the header `seldon-model`.
+            route: the value of the header `x-seldon-route`.
+        """
         address = _ADDRESS.fullmatch(path)
         if address is None:
             return None
@@ -160,7 +174,7 @@ class MeshRoute(Route):
         return Target(choice.resource, chosen, choice.token, choice.mirror and self._path(choice.mirror, verb))
 
     def _path(self, resource: str, verb: str) -> str:
-        """A pipeline streams only at the address of its model."""
+        """Return the path of a resource. A pipeline streams only at the address of its model."""
         pipeline = pipeline_of(resource)
         if not pipeline:
             return f"/v2/models/{resource}/{verb}"
@@ -169,7 +183,7 @@ class MeshRoute(Route):
         return f"/v2/models/{model}/{verb}" if is_streamed else f"/v2/pipelines/{pipeline}/infer"
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the request on, and say in `x-seldon-route` where it went."""
+        """Forward the request, and add the header `x-seldon-route` to the answer."""
         target: Target = scope[_ROUTED]
         if target.mirror:
             body = await _read(receive)
@@ -186,13 +200,13 @@ class MeshRoute(Route):
         await self._router(_at(scope, target.path, target.resource), receive, send_with_route)
 
     async def _mirror(self, scope: Scope, body: bytes) -> None:
-        # Nobody waits for a mirror's answer, nor for its error.
+        # The caller gets neither the answer of a mirror nor its error.
         with suppress(Exception):
             await self._router(scope, _replay(body, None), _drop)
 
 
 def _at(scope: Scope, path: str, resource: str = "") -> Scope:
-    """The request at another address, marked as Envoy marks it with the resource that was chosen."""
+    """Return the scope of the request at another path. As Envoy does, a header names the chosen resource."""
     headers = [(name, value) for name, value in scope["headers"] if name != INTERNAL.encode()]
     if resource:
         headers.append((INTERNAL.encode(), resource.encode("latin-1")))
@@ -200,7 +214,7 @@ def _at(scope: Scope, path: str, resource: str = "") -> Scope:
 
 
 def _with_route(headers: Sequence[tuple[bytes, bytes]], token: str) -> list[tuple[bytes, bytes]]:
-    """The response's headers, with the token behind those that steps have added."""
+    """Return the response's headers with the token appended to the entries of steps."""
     rest = [(name, value) for name, value in headers if name.lower() != ROUTE.encode()]
     routes = [value.decode("latin-1") for name, value in headers if name.lower() == ROUTE.encode()]
     return [*rest, (ROUTE.encode(), with_token(" ".join(routes), token).encode("latin-1"))]
@@ -216,7 +230,7 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _replay(body: bytes, then: Receive | None) -> Receive:
-    """A request's body once more, and after it what `then` receives; without it nothing."""
+    """Return a `receive` that delivers the body again, followed by the messages of `then`, if any."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

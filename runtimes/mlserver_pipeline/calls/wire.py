@@ -1,8 +1,8 @@
-"""MLServer's types to and from the pipeline's messages, within the limits of the wire.
+"""Converts between MLServer's types and the pipeline's messages, as gRPC would.
 
-Core 2 calls every step over gRPC. So a step gets BYTES as `bytes`, datatypes as text and parameters of three types
-only, and what it answers loses everything else. The elements of tensors go through MLServer's own protobuf converter;
-the rest is done by hand, which is faster, and a property test proves it equal to MLServer's converters.
+Core 2 calls every step over gRPC. So a step receives BYTES as `bytes`, datatypes as text, and parameters of three types
+only; its answer is reduced in the same way. MLServer's protobuf converter handles the elements of tensors. The other
+conversions are written here because that is faster, and a property test compares them with MLServer's converters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,15 +28,17 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class NotCarried(ValueError):
-    """What a step answered can't cross the wire. `str()` is one sentence without the data."""
+    """gRPC can't carry the answer of a step. `str()` gives the reason in one sentence, without the data."""
 
 
 def message_from_request(request: InferenceRequest) -> StepMessage:
-    """A client's request as Core 2's gateway takes it: nested data flattened, text as UTF-8 bytes, requested outputs
-    dropped, numbers in parameters cut to whole ones.
+    """Convert a client's request into a message, as Core 2's gateway does.
+
+    Nested data is flattened, text becomes UTF-8 bytes, requested outputs are dropped, and numbers in parameters are
+    truncated to integers.
 
     Raises:
-        InvalidInput: data that doesn't fit its datatype, or a parameter that is no text, whole number or boolean.
+        InvalidInput: data doesn't fit its datatype, or a parameter isn't text, a whole number or a boolean.
     """
     return StepMessage(
         request.id or "",
@@ -46,10 +48,10 @@ def message_from_request(request: InferenceRequest) -> StepMessage:
 
 
 def message_from_rest(response: InferenceResponse) -> StepMessage:
-    """A step's response as it arrives over REST, made into what gRPC would have brought.
+    """Convert a step's response that arrived over REST into the message that gRPC would have delivered.
 
     Raises:
-        InvalidInput: as `message_from_request`.
+        InvalidInput: see `message_from_request`.
     """
     return StepMessage(
         response.id or "",
@@ -59,17 +61,17 @@ def message_from_rest(response: InferenceResponse) -> StepMessage:
 
 
 def _entry_tensor(tensor: RequestInput | ResponseOutput) -> Tensor:
-    if not is_text(tensor.name):
+    if not is_utf8(tensor.name):
         raise InvalidInput("the name of a tensor holds half of a surrogate pair; expected text")
     datatype = Datatype(tensor.datatype).value
     flat = flatten(tensor.data.root)
     if datatype == "BYTES":
         flat = [_utf8(tensor.name, element) for element in flat]
-    # The gateway carries half floats as floats.
+    # The gateway sends FP16 as FP32.
     wide = "FP32" if datatype == "FP16" and not any(isinstance(element, bytes) for element in flat) else datatype
     data = carry(wide, flat)
     if data is None:
-        raise InvalidInput(f"tensor '{tensor.name}' holds an element that is no {datatype}")
+        raise InvalidInput(f"tensor '{tensor.name}' has an element that isn't {datatype}")
     parameters = _entry_parameters(tensor.parameters, f"tensor '{tensor.name}'")
     return Tensor(tensor.name, datatype, tuple(tensor.shape), data, parameters)
 
@@ -90,7 +92,7 @@ def _entry_parameter(name: str, value: object, where: str) -> Parameter:
         value = int(value)
     if isinstance(value, int) and value in _INT64:
         return value
-    if isinstance(value, str) and is_text(value):
+    if isinstance(value, str) and is_utf8(value):
         return value
     raise InvalidInput(
         f"parameter '{name}' of {where} can't pass a pipeline; expected text, a whole number or a boolean"
@@ -99,7 +101,7 @@ def _entry_parameter(name: str, value: object, where: str) -> Parameter:
 
 
 def _items(parameters: Parameters | None) -> Iterable[tuple[str, Any]]:
-    """The parameters that were given, without the headers that MLServer puts among them."""
+    """Yield the parameters that were set, without the headers that MLServer adds."""
     if parameters is None:
         return
     if parameters.content_type is not None:
@@ -108,8 +110,8 @@ def _items(parameters: Parameters | None) -> Iterable[tuple[str, Any]]:
 
 
 def request_for_step(message: StepMessage, headers: Mapping[str, str]) -> InferenceRequest:
-    """The request that a step gets, as MLServer makes it from gRPC."""
-    # Validating copies the lists of data: one step may change its data in place while another reads it.
+    """Build the request for a step, as MLServer builds it from gRPC."""
+    # Validation copies the lists of data, so a step that changes its data in place doesn't affect other steps.
     return InferenceRequest.model_validate(
         {
             "id": message.id,
@@ -120,10 +122,10 @@ def request_for_step(message: StepMessage, headers: Mapping[str, str]) -> Infere
 
 
 def message_from_response(response: InferenceResponse) -> StepMessage:
-    """A step's response as it arrives over gRPC.
+    """Convert a step's response into the message that arrives over gRPC.
 
     Raises:
-        NotCarried: something that MLServer could not send over gRPC either.
+        NotCarried: MLServer could not send the response over gRPC.
     """
     return StepMessage(
         response.id or "",
@@ -133,7 +135,7 @@ def message_from_response(response: InferenceResponse) -> StepMessage:
 
 
 def response_headers(response: InferenceResponse) -> dict[str, str]:
-    """The `x-*` headers that a step adds."""
+    """Return the `x-*` headers that a step adds."""
     headers: dict[str, Any] = (response.parameters and response.parameters.headers) or {}
     return carried_headers({name: str(value) for name, value in headers.items()})
 
@@ -141,7 +143,7 @@ def response_headers(response: InferenceResponse) -> dict[str, str]:
 def _carried_tensor(output: ResponseOutput) -> Tensor:
     datatype = Datatype(output.datatype).value
     data = carry(datatype, output.data.root)
-    if not is_text(output.name):
+    if not is_utf8(output.name):
         raise NotCarried("the name of a tensor can't be sent over gRPC; expected UTF-8 text")
     if data is None:
         raise NotCarried(
@@ -156,14 +158,14 @@ def _carried_parameters(parameters: Parameters | None) -> dict[str, Parameter]:
     for name, value in _items(parameters):
         if not isinstance(value, bool | int | str):
             continue
-        if (isinstance(value, int) and value not in _INT64) or (isinstance(value, str) and not is_text(value)):
+        if (isinstance(value, int) and value not in _INT64) or (isinstance(value, str) and not is_utf8(value)):
             raise NotCarried(f"parameter '{name}' can't be sent over gRPC; expected 64 bits or UTF-8 text")
         carried[name] = value
     return carried
 
 
 def response_to_client(name: str, message: StepMessage, headers: Mapping[str, str]) -> InferenceResponse:
-    """The pipeline's answer in MLServer's shape; MLServer takes `headers` out again and sends them as headers."""
+    """Build the pipeline's response for MLServer, which sends the parameter `headers` as headers."""
     return InferenceResponse.model_validate(
         {
             "model_name": name,
@@ -174,7 +176,7 @@ def response_to_client(name: str, message: StepMessage, headers: Mapping[str, st
     )
 
 
-# All at once, which takes half the time of building the parts one by one.
+# Validating the whole request at once takes half the time of building it tensor by tensor.
 def _tensors(message: StepMessage) -> list[dict[str, Any]]:
     return [
         {
@@ -192,7 +194,7 @@ _ONLY_BYTES = frozenset((bytes,))
 
 
 def carry(datatype: str, data: Any) -> list[Any] | None:
-    """The elements after a journey over gRPC (floats of 32 bits are rounded); None when they can't go."""
+    """Return the elements as they arrive over gRPC, with FP32 rounded, or None if gRPC can't carry them."""
     if data is None:
         return None
     try:
@@ -204,8 +206,8 @@ def carry(datatype: str, data: Any) -> list[Any] | None:
     return cast(list[Any], InferTensorContentsConverter.to_types(sent).root)
 
 
-def is_text(value: str) -> bool:
-    """Whether it can be written in UTF-8: half of a surrogate pair can't."""
+def is_utf8(value: str) -> bool:
+    """Return whether a text can be encoded in UTF-8. Half of a surrogate pair can't."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
