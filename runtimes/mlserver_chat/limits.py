@@ -22,6 +22,9 @@ MAX_DIMENSIONS = 64
 MAX_PADDING = 2**20 // 8
 """Most elements that one request may leave out of its data and have filled with zeros: 1 MiB of 8 bytes each."""
 
+MAX_PARAMETERS = 1000
+"""Most parameters of a request, and of each of its tensors."""
+
 MAX_TENSORS = 1000
 """Most tensors of one request."""
 
@@ -84,6 +87,16 @@ class GenerationLimits(Limits):
     """Requests that may wait for this model; further ones are answered 429."""
     queue_timeout: float = Field(default=60.0, gt=0)
     """Seconds that a request may wait before it is answered 429."""
+
+
+def check_parameter_count(count: int) -> None:
+    """Refuse a request or tensor with more than `MAX_PARAMETERS` parameters.
+
+    Raises:
+        InvalidInput: it has more.
+    """
+    if count > MAX_PARAMETERS:
+        raise InvalidInput(f"the request has {count} parameters in one place; expected at most {MAX_PARAMETERS}")
 
 
 def check_tensor_count(kind: str, count: int) -> None:

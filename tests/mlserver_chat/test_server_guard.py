@@ -225,6 +225,7 @@ WRONG: dict[str, dict[str, object]] = {
     "outputs": {"inputs": [], "outputs": [{}] * 30_000},
     "shape": {"inputs": [{"shape": ["a"] * 20_000}]},
     "elements": {"inputs": [{"data": [1] * 40_000}]},
+    "parameters": {"inputs": [], "parameters": {f"{i:05}": 1 for i in range(3000)}},
     "lists": {"inputs": [{"data": [[]] * 20_000}]},
 }
 
@@ -246,6 +247,15 @@ def test_a_request_that_is_not_v2_is_not_repeated_in_the_answer(server: Server) 
         "loc": ["body", "inputs", 0, "name"],
         "msg": "Field required",
     }
+
+
+def test_the_parameters_of_a_grpc_message_are_counted(server: Server) -> None:
+    request = pb.ModelInferRequest(model_name="memory")
+    for number in range(1001):
+        request.parameters[str(number)].int64_param = 1
+    error = grpc_error(server, request, False)
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert error.details().startswith("the request has 1001 parameters in one place")
 
 
 def test_the_tensors_of_a_grpc_message_are_counted(server: Server) -> None:

@@ -33,11 +33,11 @@ def body(**tensor: Any) -> bytes:
         ({"shape": [0, 1], "data": []}, []),
     ],
 )
-def test_data_is_flattened_and_filled_up_to_its_shape(tensor: dict[str, Any], data: list[Any]) -> None:
+def test_data_is_flattened_and_padded_to_its_shape(tensor: dict[str, Any], data: list[Any]) -> None:
     assert read_request(body(**tensor)).tensors[0].data == data
 
 
-def test_id_and_requested_outputs_are_dropped_and_floats_in_parameters_cut() -> None:
+def test_id_and_requested_outputs_are_dropped_and_parameters_truncated() -> None:
     request = {"id": "1", "outputs": [{"name": "x"}], "parameters": {"t": 0.7, "b": True, "s": "x"}, "inputs": []}
     assert read_request(json.dumps(request).encode()) == StepMessage("", {"t": 0, "b": True, "s": "x"}, ())
 
@@ -87,13 +87,13 @@ NUMBERS = ["INT8", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"]
         (b'{"inputs": [], "parameters": 1}', "the parameters of the request are not an object"),
     ],
 )
-def test_a_body_that_the_gateway_cannot_convert_is_refused_with_a_sentence(content: bytes, reason: str) -> None:
+def test_body_that_the_gateway_cannot_convert_is_refused_with_a_sentence(content: bytes, reason: str) -> None:
     with pytest.raises(BadRequest) as refused:
         read_request(content)
     assert reason in str(refused.value)
 
 
-def test_an_answer_is_printed_in_core_2s_order_without_id_and_with_bytes_in_base64() -> None:
+def test_answer_has_core_2s_order_no_id_and_bytes_in_base64() -> None:
     text = Tensor("t", "BYTES", (1, 1), ["é".encode()], {"content_type": "str"})
     answer = StepMessage(
         "id", {"p": 1}, (text, Tensor("b", "BYTES", (1,), [b"\xff"], {}), Tensor("e", "INT64", (0,), [], {}))
@@ -106,7 +106,7 @@ def test_an_answer_is_printed_in_core_2s_order_without_id_and_with_bytes_in_base
     )
 
 
-def test_floats_are_printed_with_the_digits_they_have() -> None:
+def test_floats_are_printed_without_rounding_errors() -> None:
     tensors = (
         Tensor("h", "FP32", (2,), [10.0, 0.10000000149011612], {}),
         Tensor("d", "FP64", (2,), [10.0, 0.1], {}),
@@ -119,7 +119,7 @@ def test_floats_are_printed_with_the_digits_they_have() -> None:
     "tensor",
     [Tensor("n", "FP64", (1,), [float("nan")], {}), Tensor("t", "BYTES", (1,), [b"\xff"], {"content_type": "str"})],
 )
-def test_what_json_has_no_word_for_is_an_error(tensor: Tensor) -> None:
+def test_numbers_and_bytes_that_json_lacks_are_errors(tensor: Tensor) -> None:
     with pytest.raises(ValueError):
         write_response(StepMessage("", {}, (tensor,)))
 
@@ -161,7 +161,7 @@ requests = st.fixed_dictionaries(
 
 
 @given(requests)
-def test_any_request_is_read_or_refused_with_a_sentence_that_can_be_sent(request: dict[str, Any]) -> None:
+def test_any_request_is_read_or_refused_with_a_printable_sentence(request: dict[str, Any]) -> None:
     try:
         message = read_request(json.dumps(request).encode())
     except BadRequest as refused:
@@ -171,9 +171,7 @@ def test_any_request_is_read_or_refused_with_a_sentence_that_can_be_sent(request
 
 
 @given(st.sampled_from(sorted(Datatype.__members__)), st.lists(scalars, max_size=3), st.integers(0, 5))
-def test_any_data_is_read_or_refused_with_a_sentence_that_can_be_sent(
-    datatype: str, data: list[Any], size: int
-) -> None:
+def test_any_data_is_read_or_refused_with_a_printable_sentence(datatype: str, data: list[Any], size: int) -> None:
     try:
         message = read_request(body(datatype=datatype, shape=[size], data=data))
     except BadRequest as refused:

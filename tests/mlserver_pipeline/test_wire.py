@@ -73,7 +73,7 @@ def plain(thing: Any) -> Any:
 
 
 @given(responses)
-def test_a_step_gets_what_it_would_get_over_grpc(response: InferenceResponse) -> None:
+def test_step_gets_the_request_that_grpc_delivers(response: InferenceResponse) -> None:
     headers = {"x-request-id": "r"}
     try:
         sent = ModelInferResponseConverter.from_types(response)
@@ -94,7 +94,7 @@ def test_a_step_gets_what_it_would_get_over_grpc(response: InferenceResponse) ->
 
 
 @given(responses)
-def test_the_clients_response_bears_the_same_tensors(response: InferenceResponse) -> None:
+def test_response_to_the_client_has_the_same_tensors(response: InferenceResponse) -> None:
     try:
         message = message_from_response(response)
     except NotCarried:
@@ -119,7 +119,7 @@ def request(**tensor: Any) -> InferenceRequest:
         ("FP32", [0.1], [0.10000000149011612]),
     ],
 )
-def test_a_clients_data_is_flattened_and_its_text_encoded(datatype: str, data: Any, arrived: list[Any]) -> None:
+def test_data_of_a_client_is_flattened_and_its_text_encoded(datatype: str, data: Any, arrived: list[Any]) -> None:
     (tensor,) = message_from_request(request(datatype=datatype, data=data)).tensors
     assert tensor.data == arrived and tensor.datatype == datatype
 
@@ -136,17 +136,17 @@ def test_a_clients_data_is_flattened_and_its_text_encoded(datatype: str, data: A
         ("BYTES", ["\ud800"]),
     ],
 )
-def test_data_that_does_not_fit_its_datatype_is_refused_by_name(datatype: str, data: Any) -> None:
+def test_data_of_the_wrong_datatype_is_refused_by_name(datatype: str, data: Any) -> None:
     with pytest.raises(InvalidInput, match=r"tensor 't' (has|holds)"):
         message_from_request(request(datatype=datatype, data=data))
 
 
-def test_a_tensor_whose_name_is_no_text_is_refused() -> None:
+def test_tensor_name_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(InvalidInput, match="the name of a tensor"):
         message_from_request(request(name="\ud800", data=["x"]))
 
 
-def test_parameters_of_a_request_are_cut_to_what_passes_a_pipeline() -> None:
+def test_parameters_that_cannot_pass_a_pipeline_are_refused() -> None:
     asked = InferenceRequest(
         id="i", inputs=[], parameters=Parameters(content_type="str", headers={"a": "b"}, n=0.7, b=True, s="x")
     )
@@ -163,14 +163,14 @@ def test_parameters_of_a_request_are_cut_to_what_passes_a_pipeline() -> None:
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800"])
-def test_a_parameter_that_grpc_cannot_carry_is_a_sentence(value: object) -> None:
+def test_parameter_that_grpc_cannot_carry_is_refused_with_a_sentence(value: object) -> None:
     answer = InferenceResponse(model_name="m", outputs=[], parameters=Parameters(big=value))
     with pytest.raises(NotCarried, match="parameter 'big' can't be sent over gRPC"):
         message_from_response(answer)
     assert message_from_response(InferenceResponse(model_name="m", outputs=[], parameters=Parameters(big=2**63 - 1)))
 
 
-def test_a_step_that_changes_its_data_in_place_changes_nobody_elses() -> None:
+def test_step_that_changes_its_data_in_place_affects_no_other_step() -> None:
     message = message_from_request(request(datatype="INT64", data=[1]))
     request_for_step(message, {}).inputs[0].data.root.append(2)
     assert message.tensors[0].data == [1]

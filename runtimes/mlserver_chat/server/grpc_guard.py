@@ -10,7 +10,7 @@ from typing import Any
 from mlserver.grpc import dataplane_pb2 as pb
 
 from ..errors import RequestTooLarge
-from ..limits import ElementBudget, check_tensor_count, server_limits
+from ..limits import ElementBudget, check_parameter_count, check_tensor_count, server_limits
 from ..requests.headers import check_unique_headers
 
 
@@ -28,6 +28,8 @@ def check_message(request: pb.ModelInferRequest, metadata: Iterable[tuple[str, s
         raise RequestTooLarge(most)
     check_tensor_count("inputs", len(message.inputs))
     check_tensor_count("outputs", len(message.outputs))
+    for part in (message, *message.inputs, *message.outputs):
+        check_parameter_count(len(part.parameters))
     budget = ElementBudget.of_request()
     for tensor in message.inputs:
         budget.take(tensor.name, tensor.shape)

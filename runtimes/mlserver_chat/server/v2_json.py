@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
 from ..errors import InvalidInput
-from ..limits import MAX_DIMENSIONS, ElementBudget, check_tensor_count
+from ..limits import MAX_DIMENSIONS, ElementBudget, check_parameter_count, check_tensor_count
 from ..tensors.reading import count_elements
 
 SMALL_REQUEST = 16 * 1024
@@ -22,7 +22,7 @@ _MOST_ERRORS = 10
 
 
 def check_v2_request(body: bytes) -> None:
-    """Refuse a V2 request of too many tensors, dimensions or elements. Any other fault is left for MLServer to report.
+    """Refuse a V2 request with too many tensors, parameters, dimensions or elements. MLServer reports other faults.
 
     Raises:
         InvalidInput: the request is refused.
@@ -33,11 +33,13 @@ def check_v2_request(body: bytes) -> None:
         request: Any = orjson.loads(body)
     except ValueError:
         return
+    check_parameter_count(len(_object(_value(request, "parameters"))))
     budget = ElementBudget.of_request()
     for kind in ("inputs", "outputs"):
         tensors = _list(_value(request, kind))
         check_tensor_count(kind, len(tensors))
         for index, tensor in enumerate(tensors):
+            check_parameter_count(len(_object(_value(tensor, "parameters"))))
             dimensions = len(_list(_value(tensor, "shape")))
             if dimensions > MAX_DIMENSIONS:
                 raise InvalidInput(f"tensor {index} has {dimensions} dimensions; expected at most {MAX_DIMENSIONS}")
@@ -46,7 +48,11 @@ def check_v2_request(body: bytes) -> None:
 
 def _value(thing: object, key: str) -> Any:
     """Return the value under `key` of a JSON object, otherwise None."""
-    return cast(Mapping[str, Any], thing).get(key) if isinstance(thing, Mapping) else None
+    return _object(thing).get(key)
+
+
+def _object(thing: object) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], thing) if isinstance(thing, Mapping) else {}
 
 
 def _list(thing: object) -> list[Any]:
