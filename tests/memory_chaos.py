@@ -16,11 +16,13 @@ from pathlib import Path
 
 import httpx2
 
-from databases import execute, mariadb, postgres, sql_url
+from databases import DatabaseServer, execute, mariadb, postgres, postgres_pair, sql_url
 from support import Server, start_mlserver
 
 WINDOW = 20
-STORES = ("filesys", "sqlite", "pg8000", "psycopg", "mariadb")
+FAILOVER = "failover"
+"""Two PostgreSQL servers with synchronous replication, reached by one URL. The primary is killed."""
+STORES = ("filesys", "sqlite", "pg8000", "psycopg", "mariadb", FAILOVER)
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Run:
     kills: int = 0
     done: bool = False
     attempts: int = 0
+    pair: tuple[DatabaseServer, DatabaseServer] | None = None
+    """Primary and standby."""
 
     def prepare(self) -> None:
         """Write the model and start both servers."""
@@ -45,6 +49,10 @@ class Run:
         config: dict[str, object] = {"window_size": WINDOW}
         if self.store == "filesys":
             config["path"] = "files"
+        elif self.store == FAILOVER:
+            self.pair = postgres_pair()
+            hosts = "&".join(f"host=127.0.0.1:{server.port}" for server in self.pair)
+            config["url"] = f"postgresql+psycopg://postgres@/postgres?{hosts}&target_session_attrs=read-write"
         else:
             config["url"] = sql_url(self.store, f"chaos_{self.store}_{self.seed}_{int(time.time())}", self.folder)
         extra = {"database": "filesys" if self.store == "filesys" else "sql", "config": config}
@@ -63,7 +71,7 @@ class Run:
         """Talk until every conversation has its share of answered appends, while things break."""
         async with httpx2.AsyncClient(timeout=10) as client:
             names = [f"conversation {n} 🙂" for n in range(self.conversations)]
-            breaking = asyncio.create_task(self._break_things())
+            breaking = asyncio.create_task(self._fail_over() if self.pair is not None else self._break_things())
             try:
                 await asyncio.gather(*(self._talk(client, name) for name in names))
             finally:
@@ -127,6 +135,17 @@ class Run:
                 self.kills += 1
             self.servers[victim] = await asyncio.to_thread(self._start)
 
+    async def _fail_over(self) -> None:
+        """Kill the primary when half of the appends are answered, and promote the standby a second later."""
+        assert self.pair is not None
+        primary, standby = self.pair
+        while sum(map(len, self.windows.values())) < self.appends // 2:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(primary.kill)
+        self.kills += 1
+        await asyncio.sleep(1)
+        await asyncio.to_thread(execute, "postgres", standby.port, "SELECT pg_promote()")
+
     def _hang_up(self) -> None:
         if self.store != "mariadb":
             kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'chaos%'"
@@ -169,6 +188,8 @@ class Run:
         for server in self.servers:
             if server is not None:
                 server.stop(kill=True)
+        for database in self.pair or ():
+            database.remove()
 
 
 def chaos(store: str, appends: int, conversations: int, folder: Path, seed: int = 0) -> Run:
@@ -194,7 +215,8 @@ def main() -> None:
     for store in arguments.stores:
         folder = Path(tempfile.mkdtemp(prefix="mlserver-llm-chaos-"))
         began = time.monotonic()
-        run = chaos(store, arguments.appends, arguments.conversations, folder, arguments.seed)
+        conversations = 8 if store == FAILOVER else arguments.conversations
+        run = chaos(store, arguments.appends, conversations, folder, arguments.seed)
         print(
             f"{store}: {arguments.appends} appends answered for, 0 lost, 0 doubled, all in order; {run.kills} servers "
             f"killed, {run.attempts} requests sent, {time.monotonic() - began:.0f} s, seed {arguments.seed}"

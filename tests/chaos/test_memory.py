@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from memory_chaos import Run, chaos
+from memory_chaos import FAILOVER, Run, chaos
 
 
-@pytest.mark.parametrize("store", ["psycopg"])
+@pytest.mark.parametrize("store", ["psycopg", FAILOVER])
 def test_no_answered_append_is_lost_doubled_or_out_of_order(store: str, tmp_path: Path) -> None:
     run = chaos(store, appends=400, conversations=8, folder=tmp_path)
     assert run.kills >= 1
