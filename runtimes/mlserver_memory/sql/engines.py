@@ -80,7 +80,7 @@ def make_engine(url: URL, options: dict[str, Any]) -> Engine:
         usual = _USUAL.get(url.get_backend_name(), url.drivername)
         raise SettingsError(
             f"'parameters.extra.config.url' needs the driver '{error.name}'; install it, or write {usual} "
-            "and install mlserver-llm with its extra (docs/memory.md)"
+            "and install mlserver-llm with its extra (docs/memory-operate.md)"
         ) from None
     except NoSuchModuleError:
         raise SettingsError(
