@@ -1,4 +1,4 @@
-"""Under which name a conversation is stored."""
+"""Names conversations in stores."""
 
 from mlserver_chat.requests.identity import hashed
 

@@ -1,4 +1,4 @@
-"""Removing what is too old or too much, beside the requests."""
+"""Removes old messages in the background."""
 
 import asyncio
 import contextlib

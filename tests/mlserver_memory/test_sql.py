@@ -79,7 +79,7 @@ async def test_an_older_schema_is_upgraded_in_place_with_its_data(
     # The release before, rolled back to, says so and doesn't touch what it can't know.
     monkeypatch.setattr(migrations, "MIGRATIONS", released)
     older = SqlStore(url)
-    with pytest.raises(NotReachable, match="schema version 4; this release knows 3"):
+    with pytest.raises(NotReachable, match="schema version 4; this release supports schema versions up to 3"):
         await older.open()
     for store in (*stores, older):
         await store.aclose()

@@ -1,4 +1,4 @@
-"""One database: its transactions, in threads, and whether it can be reached."""
+"""Runs transactions on one database in threads, and tracks whether it can be reached."""
 
 import logging
 import random
@@ -32,9 +32,9 @@ Mode = Callable[[], AbstractContextManager[Connection]]
 """A connection with or without a transaction around the block."""
 
 _ATTEMPTS = 8
-"""Tries of one transaction: a stale connection and a lost race for a lock cost one each."""
+"""Tries of one transaction. A stale connection and a deadlock cost one each."""
 _REST_SECONDS = 1.0
-"""How long a database that could not be reached is left alone."""
+"""How long requests fail at once after the database could not be reached."""
 
 
 class Database:
@@ -43,11 +43,11 @@ class Database:
     Args:
         url: SQLAlchemy URL; a relative SQLite file resolves against the data folder.
         options: options of `create_engine`.
-        migrate: brings the schema up to date and commits, before the first transaction; when told to, also where it
-            should be, since parts of it are gone.
+        migrate: brings the schema up to date and commits. Called before the first transaction, and with True if tables
+            are missing although the version is current.
 
     Raises:
-        SettingsError: a URL or an option that SQLAlchemy refuses, or a driver that isn't installed.
+        SettingsError: SQLAlchemy rejects the URL or an option, or the driver isn't installed.
     """
 
     def __init__(self, url: str, options: dict[str, Any], migrate: Callable[[Connection, bool], None]):
@@ -88,7 +88,7 @@ class Database:
 
     @property
     def exists(self) -> bool:
-        """Whether there is something to connect to that connecting would not make."""
+        """Whether the database exists. Connecting to a SQLite file would create it."""
         return not self._is_file or Path(self._file).exists()
 
     @property
@@ -105,11 +105,11 @@ class Database:
         return await self._threads.run(self._run, self._statements, work)
 
     async def look(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which only reads, on whatever schema there is."""
+        """Run `work`, which only reads, without bringing the schema up to date."""
         return await self._threads.run(partial(self._run, needs_schema=False), self._statements, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction; a cancelled caller leaves it to finish.
+        """Run `work` in a transaction. It finishes even if the caller is cancelled.
 
         Raises:
             IntegrityError: a constraint of the schema was violated; nothing was written.
@@ -117,8 +117,11 @@ class Database:
         return await self._writers.run(self._run, self._transaction, work)
 
     async def append(self, work: Callable[[Connection], T], is_atomic: bool) -> T:
-        """Run `work`, which appends: in a transaction that other appends may share on SQLite, and without one if its
-        only writing statement commits by itself."""
+        """Run `work`, which appends, in a transaction. Appends on SQLite may share one.
+
+        Args:
+            is_atomic: a single statement of `work` writes and commits, so no transaction is needed.
+        """
         if self._group is not None:
             return await self._group.run(work)
         return await self._writers.run(self._run, self._statements if is_atomic else self._transaction, work)
@@ -146,11 +149,11 @@ class Database:
                     continue
                 fault = fault_of(error, self.dialect.name)
                 if fault is Fault.NO_TABLE and attempt == 0 and needs_schema and self._migrated:
-                    logger.error("tables of the memory store %s are gone; making them anew", self.place)
+                    logger.error("tables of the memory store %s are missing; recreating them", self.place)
                     self._migrated, self._lacks_tables = False, True
                     continue
                 if fault in (Fault.STALE, Fault.RACE_LOST) and attempt + 1 < _ATTEMPTS:
-                    # At random, so that those who met don't meet again: MySQL locks gaps, and new conversations meet.
+                    # A random pause keeps transactions from colliding again: MySQL locks gaps between new rows.
                     time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311
                     continue
                 raise self._translate(error, fault) from None
@@ -164,20 +167,20 @@ class Database:
         try:
             return work(connection)
         except UnicodeEncodeError:
-            # The caller's text, which the database can't hold.
+            # The database can't store the caller's text.
             raise
         except (ValueError, TypeError) as error:
             raise self._damaged(type(error).__name__) from error
 
     @contextmanager
     def _statements(self) -> Generator[Connection]:
-        """A connection for statements that each stand for themselves, or for a transaction that only reads."""
+        """A connection without a transaction, where the dialect allows it."""
         with self._engine.connect() if self.dialect.name in BEGIN else self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
-        """A transaction; on SQLite one behind the other writers of this process."""
+        """A transaction. On SQLite it waits for the other writers of this process."""
         with self._file_lock, self._engine.begin() as connection:
             if self.dialect.name in BEGIN:
                 connection.exec_driver_sql(BEGIN[self.dialect.name])
@@ -187,7 +190,7 @@ class Database:
         with self._migration:
             if not self._migrated:
                 if self._is_file:
-                    # A folder that can't be made is a database that can't be reached.
+                    # Connecting reports a folder that can't be created.
                     with suppress(OSError):
                         Path(self._file).parent.mkdir(parents=True, exist_ok=True)
                 with self._file_lock, self._engine.connect() as connection:
@@ -202,8 +205,8 @@ class Database:
         return self._is_file and self._migrated and self._migrated_file != sqlite.file_id(self._file)
 
     def _reopen(self) -> None:
-        """What was done in a file that is no longer there is done again in the one that is."""
-        logger.error("the file of the memory store %s was removed or replaced; opening it anew", self.place)
+        """Close connections to a file that is gone. The caller repeats its work in the present file."""
+        logger.error("the file of the memory store %s was removed or replaced; reopening it", self.place)
         self._migrated = False
         self._engine.dispose()
 
@@ -232,12 +235,13 @@ class Database:
                 logger.warning("the memory store %s is too busy: %s", self.place, reason)
                 return NotReachable("the memory store is too busy")
             case Fault.NO_RIGHT:
-                logger.error("the memory store %s lacks a right: %s", self.place, reason)
+                logger.error("the memory store %s lacks a privilege: %s", self.place, reason)
                 return NotReachable(
-                    "the memory store's user lacks a right; 'mlserver-llm memory migrate' needs more than it"
+                    "the memory store's user lacks a privilege; run 'mlserver-llm memory migrate' with an account that may "
+                    "create tables"
                 )
             case Fault.REFUSED | Fault.NO_TABLE:
-                logger.error("the memory store %s refused a statement: %s", self.place, reason)
+                logger.error("the memory store %s rejected a statement: %s", self.place, reason)
                 return InternalError()
             case Fault.STALE | Fault.DOWN:
                 if not self._failure:

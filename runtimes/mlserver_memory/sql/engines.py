@@ -1,4 +1,4 @@
-"""From the settings' URL and options to an engine of SQLAlchemy's."""
+"""Makes a SQLAlchemy engine from the URL and options of the settings."""
 
 import logging
 from typing import Any
@@ -47,7 +47,7 @@ def resolved(url: str) -> URL:
         raise SettingsError("'parameters.extra.config.url' is not a SQLAlchemy URL") from None
     if parsed.get_backend_name() != "sqlite":
         if "@" in f"{parsed.host}{parsed.database}":
-            # What stands before it would be a part of the password, and would be logged as the server's name.
+            # The text before it is part of a password and would be logged as the host.
             raise SettingsError("'parameters.extra.config.url' has an '@' too many; write one in a password as %40")
         return parsed
     if not parsed.database or parsed.database == ":memory:" or "memory" in str(parsed.query.get("mode", "")):

@@ -1,4 +1,4 @@
-"""What the errors of databases mean. Each driver says it in its own way, some in another one's class."""
+"""Classifies database errors. Each driver reports them differently, some in another class."""
 
 from enum import Enum, auto
 from typing import Any, cast
@@ -10,26 +10,26 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from mlserver_chat import NotReachable
 
 Failure = DBAPIError | PoolTimeout | OSError
-"""What fails when a statement does; pg8000 lets the socket's own errors through."""
+"""Errors of a statement. pg8000 raises socket errors as they are."""
 
 
 class Fault(Enum):
-    """What a failure means."""
+    """The meaning of an error."""
 
     STALE = auto()
-    """The connection was gone: another may be there."""
+    """The connection is gone. A new one may work."""
     RACE_LOST = auto()
-    """A deadlock, or transactions that can't follow one another: another try may succeed."""
+    """A deadlock or a serialization failure. Another try may succeed."""
     BUSY = auto()
-    """A lock was waited for in vain, and long enough."""
+    """A lock timeout."""
     NO_CONNECTION = auto()
-    """All of the pool's are in use."""
+    """All connections of the pool are in use."""
     NO_TABLE = auto()
-    """What the migration makes is not there, as after a database was made anew."""
+    """A table is missing, for example because the database was recreated."""
     NO_RIGHT = auto()
-    """The database's user may not do this."""
+    """The database user lacks a privilege."""
     BAD_TEXT = auto()
-    """A value that the database can't hold."""
+    """The database can't store a value."""
     DISK_FULL = auto()
     """SQLite's disk is full. Reading goes on."""
     DAMAGED = auto()
@@ -37,7 +37,7 @@ class Fault(Enum):
     DOWN = auto()
     """The database can't be reached or used."""
     REFUSED = auto()
-    """A statement that should have been right."""
+    """The database rejected a statement, which is a bug."""
 
 
 class DamagedData(NotReachable):
@@ -56,7 +56,7 @@ _BUSY = {
     "mariadb": ("1205",),
     "mssql": ("1222",),
 }
-"""By dialect, and looked for first: 1205 is a lock waited for in vain on MySQL, a deadlock on SQL Server."""
+"""By dialect, and checked first: 1205 is a lock timeout on MySQL and a deadlock on SQL Server."""
 _NO_TABLE = frozenset(("42P01", "42883", "1146", "208", "942"))
 """Tables and functions: SQLSTATE (PostgreSQL), number (MySQL, SQL Server, Oracle)."""
 _NO_RIGHT = "42501"

@@ -1,4 +1,4 @@
-"""Bringing the schema up to date, also when several replicas start at once."""
+"""Brings the schema up to date, also if several replicas start at once."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ def _nothing(_: Connection, __: Tables) -> None:
 
 
 MIGRATIONS: Sequence[Callable[[Connection, Tables], None]] = (_create, _nothing, _nothing)
-"""The step at index n makes version n + 1 out of version n. A step must bear to run again: it may have been interrupted
-where a database commits each DDL statement by itself (MySQL, Oracle), and what is gone is made anew."""
+"""The step at index n turns version n into version n + 1. Every step must be repeatable: MySQL and Oracle commit each
+DDL statement, so a step may be interrupted halfway, and dropped tables are created again."""
 
 _GET_LOCK = ("SELECT GET_LOCK(:name, 60)", "SELECT RELEASE_LOCK(:name)")
 _LOCKS = {
@@ -34,27 +34,31 @@ _LOCKS = {
         "EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'",
     ),
 }
-"""What makes other replicas wait, and what lets them go on. SQLite's writing transactions do so themselves; Oracle has
-no lock that needs no grant, and there a replica that comes second finds the tables made and tries again."""
+"""Statements that take and release a lock between replicas. SQLite's transactions lock the file. Oracle has no lock
+that works without a grant: the second replica fails because the tables exist, and tries again."""
 
 
-def migrate(tables: Tables, connection: Connection, anew: bool = False) -> None:
-    """Bring the schema to the newest version and commit; `anew` also when it says that it has that.
+def migrate(tables: Tables, connection: Connection, recreate: bool = False) -> None:
+    """Bring the schema to the newest version and commit.
+
+    Args:
+        recreate: run all steps, even if the version is current.
 
     Raises:
-        NotReachable: the schema is newer than this release knows.
+        NotReachable: the schema is newer than this release supports.
     """
     is_current = schema_version(connection, tables) == len(MIGRATIONS)
     connection.commit()
-    if is_current and not anew:
+    if is_current and not recreate:
         return
     with _alone(connection, tables):
         version = schema_version(connection, tables)
         if version > len(MIGRATIONS):
             raise NotReachable(
-                f"the memory store has schema version {version}; this release knows {len(MIGRATIONS)}: install a newer"
+                f"the memory store has schema version {version}; this release supports schema versions up to "
+                f"{len(MIGRATIONS)}; upgrade mlserver-llm"
             )
-        for step in MIGRATIONS[0 if anew else version :]:
+        for step in MIGRATIONS[0 if recreate else version :]:
             step(connection, tables)
         _set_version(connection, tables)
         connection.commit()
@@ -66,7 +70,7 @@ def _set_version(connection: Connection, tables: Tables) -> None:
 
 
 def schema_version(connection: Connection, tables: Tables) -> int:
-    """Version of the schema that is there, 0 for none."""
+    """Return the version of the schema, 0 if there is none."""
     if not inspect(connection).has_table(tables.version.name, schema=tables.version.schema):
         return 0
     column = tables.version.c.version
@@ -75,7 +79,7 @@ def schema_version(connection: Connection, tables: Tables) -> int:
 
 @contextmanager
 def _alone(connection: Connection, tables: Tables) -> Generator[None]:
-    """While the block runs, no other replica is in it; it begins with what the one before has committed."""
+    """Keep other replicas out of the block. It sees everything that the previous one committed."""
     name = {"name": f"mlserver-memory {tables.version.name}"[:64]}
     lock, unlock = _LOCKS.get(connection.dialect.name, (None, None))
     if lock is not None and unlock is not None:

@@ -1,4 +1,4 @@
-"""Removing what is too old or too much, a conversation a transaction."""
+"""Removes messages that are too old or too many, one conversation in each transaction."""
 
 import time
 from dataclasses import dataclass

@@ -89,7 +89,7 @@ class SqlStore:
         provenance: Mapping[str, str] | None = None,
         created: float | None = None,
     ) -> Window:
-        """Append in one transaction, once a key."""
+        """Append in one transaction. The same key again stores nothing."""
         try:
             new = NewMessages.of(
                 self._id(key.memory_id),
@@ -106,12 +106,12 @@ class SqlStore:
             raise InvalidInput("the memory store can't hold this text") from error
 
     async def window(self, memory_id: str, size: int) -> Window:
-        """The newest `size` messages."""
+        """Return the newest `size` messages."""
         conversation = self._id(memory_id)
         return await self._database.read(lambda connection: self._windows.newest(connection, conversation, size))
 
     async def read(self, memory_id: str, after: int = 0, limit: int = 1000) -> list[StoredMessage]:
-        """A page of messages."""
+        """Return up to `limit` messages whose sequence is over `after`."""
         query = listing.page(self._tables, self._id(memory_id), after, limit)
         return await self._database.read(lambda connection: stored_messages(connection.execute(query)))
 
@@ -128,7 +128,7 @@ class SqlStore:
             after = rows[-1].id
 
     async def delete(self, memory_id: str) -> int:
-        """Remove a conversation; the keys of its appends stay known, so that a replay doesn't bring it back."""
+        """Remove a conversation. The keys of its appends stay, so a replay doesn't restore it."""
         conversation, messages = self._id(memory_id), self._tables.messages
 
         def work(connection: Connection) -> int:
@@ -145,7 +145,7 @@ class SqlStore:
         memory_id: str | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Remove what is too old or too much, a conversation a transaction."""
+        """Remove messages that are too old or too many, one conversation in each transaction."""
         pruning = Pruning(self._tables, hashed(self._namespace), older_than, max_messages)
         only = None if memory_id is None else self._id(memory_id)
         removed, page = 0, [""]
@@ -163,7 +163,7 @@ class SqlStore:
         return removed
 
     async def stats(self) -> StoreStats:
-        """What the store holds."""
+        """Return the numbers of conversations and messages."""
         query = listing.stats(self._tables, hashed(self._namespace))
         try:
             (row,) = await self._database.read(partial(_rows, query=query))
