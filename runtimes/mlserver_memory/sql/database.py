@@ -237,8 +237,8 @@ class Database:
             case Fault.NO_RIGHT:
                 logger.error("the memory store %s lacks a privilege: %s", self.place, reason)
                 return NotReachable(
-                    "the memory store's user lacks a privilege; run 'mlserver-llm memory migrate' with an account that may "
-                    "create tables"
+                    "the memory store's user lacks a privilege; run 'mlserver-llm memory migrate' "
+                    "with an account that may create tables"
                 )
             case Fault.REFUSED | Fault.NO_TABLE:
                 logger.error("the memory store %s rejected a statement: %s", self.place, reason)
