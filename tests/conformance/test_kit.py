@@ -14,7 +14,7 @@ from mlserver_memory.conformance import SPECS, Spec
 
 class KnowsNoReplay(InMemoryStore):
     async def append(self, key: AppendKey, messages: Sequence[Message], size: int, *more: Any, **named: Any) -> Window:
-        return await super().append(replace(key, identity=uuid.uuid4().hex), messages, size, *more, **named)
+        return await super().append(replace(key, request_id=uuid.uuid4().hex), messages, size, *more, **named)
 
 
 class LosesOneOfSeveral(InMemoryStore):
