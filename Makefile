@@ -18,7 +18,7 @@ EXTRAS_api := openai
 EXTRAS_prompt := pipeline
 EXTRAS_pipeline := pipeline
 
-.PHONY: help demo serve test check format docs train-demo-model chaos bench-memory bench-pipeline image clean
+.PHONY: help demo serve test check format docs train-demo-model chaos fuzz bench-memory bench-pipeline image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ docs: .venv/installed-dev ## Regenerate the settings tables and schemas in docs/
 
 chaos: .venv/installed-dev ## Kill servers and databases during 10,000 appends per store; fail if a message is lost or doubled
 	@$(PY) tests/memory_chaos.py
+
+fuzz: .venv/installed-dev ## Fuzz the support desk over REST and gRPC for an hour (FUZZ_SECONDS=, FUZZ_SEED=)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest -s tests/security/test_fuzz.py
 
 bench-memory: .venv/installed-dev ## Compare the speed of the memory with other libraries (about ten minutes)
 	@$(PY) benchmarks/memory/run.py
