@@ -59,7 +59,9 @@ def _search(patterns: Sequence[Any], texts: Sequence[str]) -> str:
     deadline = time.monotonic() + BUDGET_SECONDS
     for text in texts:
         for pattern in patterns:
-            left = max(deadline - time.monotonic(), 0.001)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
             match = pattern.search(text, timeout=left, concurrent=True)
             value = "" if match is None else (match[1] if pattern.groups else None) or match[0]
             if value:

@@ -70,3 +70,8 @@ async def test_a_pattern_that_backtracks_does_not_block_the_event_loop(
     assert ticks > 3, "the event loop went on meanwhile"
     assert "the search for field 'n' exceeded its limit of 0.2 s" in caplog.text
     assert "aaaa" not in caplog.text
+
+
+async def test_many_short_messages_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fields, "BUDGET_SECONDS", 0.0)
+    assert await find(NUMBER, ["no number"] * 1000 + ["#1"]) == ""
