@@ -53,7 +53,7 @@ chaos: .venv/installed-dev ## Kill servers and databases during 10,000 appends p
 	@$(PY) tests/memory_chaos.py
 
 fuzz: .venv/installed-dev ## Fuzz the support desk over REST and gRPC for an hour (FUZZ_SECONDS=, FUZZ_SEED=)
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(PY) -m pytest -s tests/security/test_fuzz.py
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(PY) -m pytest -s tests/security/test_fuzz.py
 
 bench-memory: .venv/installed-dev ## Compare the speed of the memory with other libraries (about ten minutes)
 	@$(PY) benchmarks/memory/run.py

@@ -1,7 +1,7 @@
 """Reading a request's tensors by name."""
 
 import pytest
-from mlserver.types import RequestInput
+from mlserver.types import RequestInput, TensorData
 
 from mlserver_chat import InvalidInput
 from mlserver_chat.tensors import (
@@ -66,3 +66,13 @@ def test_a_placeholder_takes_any_datatype() -> None:
 
 def test_inputs_read_back_what_outputs_wrote() -> None:
     assert text_elements(text_input("x", ["a", "b"])) == ["a", "b"]
+
+
+@pytest.mark.parametrize("datatype", ["", "TEXT", "\ud800", "x" * 1000])
+def test_an_unknown_datatype_is_refused_where_a_tensor_is_read(datatype: str) -> None:
+    tensor = RequestInput.model_construct(
+        name="x", datatype=datatype, shape=[1], parameters=None, data=TensorData(["a"])
+    )
+    with pytest.raises(InvalidInput, match="expected BYTES") as refused:
+        text_elements(tensor)
+    assert len(str(refused.value).encode()) < 100

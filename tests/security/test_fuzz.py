@@ -1,14 +1,13 @@
 """Fuzzes a running support desk over REST and gRPC.
 
-`FUZZ_SECONDS` sets the time (45 s by default, an hour by `make fuzz`), `FUZZ_SEED` the first seed. A failure prints the
-seed and the smallest request that shows it.
+`FUZZ_SECONDS` sets the time (45 s by default, an hour by `make fuzz`), `FUZZ_SEED` the first seed (1 by default, a new
+one by `make fuzz`). A failure prints the seed and the smallest request that shows it.
 """
 
 import contextlib
 import gzip
 import json
 import os
-import random
 import shutil
 import statistics
 import threading
@@ -31,7 +30,7 @@ from pipeline_lab import manifest_text
 from support import ROOT, Server, outputs, start_mlserver, text
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "45"))
-FIRST_SEED = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(2**32))
+FIRST_SEED = int(os.environ.get("FUZZ_SEED", "1"))
 SECRET = "sk-planted-4f1c9b7a2e"
 SLOWEST = 5.0
 """Seconds in which every request is answered. Generations are capped to a few tokens. The slowest request is printed;

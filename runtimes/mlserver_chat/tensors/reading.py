@@ -109,7 +109,9 @@ def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
     """
     name = tensor.name
     if not is_text(tensor):
-        raise InvalidInput(f"tensor '{name}' has datatype {Datatype(tensor.datatype).value}; expected BYTES")
+        # gRPC lets any text through as a datatype, and a model that is no runtime of the suite reads it here first.
+        datatype = tensor.datatype.value if isinstance(tensor.datatype, Datatype) else str(tensor.datatype)
+        raise InvalidInput(f"tensor '{name}' has datatype {ascii(datatype)[1:-1]:.40}; expected BYTES")
     if len(tensor.shape) > 1 and len([size for size in tensor.shape if size > 1]) > 1:
         raise InvalidInput(f"tensor '{name}' has shape {tensor.shape}; expected [n], [n,1] or [1,n]")
     is_base64 = tensor.parameters is not None and tensor.parameters.content_type == "base64"
