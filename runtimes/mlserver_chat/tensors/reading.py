@@ -110,7 +110,7 @@ def text_elements(tensor: RequestInput | ResponseOutput) -> list[str]:
     name = tensor.name
     if not is_text(tensor):
         # gRPC lets any text through as a datatype, and a model that is no runtime of the suite reads it here first.
-        datatype = tensor.datatype.value if isinstance(tensor.datatype, Datatype) else str(tensor.datatype)
+        datatype = str(getattr(tensor.datatype, "value", tensor.datatype))
         raise InvalidInput(f"tensor '{name}' has datatype {ascii(datatype)[1:-1]:.40}; expected BYTES")
     if len(tensor.shape) > 1 and len([size for size in tensor.shape if size > 1]) > 1:
         raise InvalidInput(f"tensor '{name}' has shape {tensor.shape}; expected [n], [n,1] or [1,n]")
