@@ -132,7 +132,7 @@ def _answering_models(graph: Graph, splits: Splits) -> set[str]:
 
 
 class _Abilities(NamedTuple):
-    """What models can do, by their names."""
+    """The abilities of models, by their names."""
 
     streaming: set[str]
     """Models whose chunks a caller can read."""

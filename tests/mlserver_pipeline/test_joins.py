@@ -16,7 +16,7 @@ def names(records: list[Record]) -> list[str]:
     return ["".join(tensor.name for tensor in each.message.tensors) for each in records]
 
 
-# What each join emits if the left record `a` arrives at 0 and the right record `b` later (window 100).
+# The output of each join if the left record `a` arrives at 0 and the right record `b` later (window 100).
 PAIRS: list[tuple[JoinType, int, list[str], list[str]]] = [
     ("inner", 0, [], ["ab"]),
     ("inner", 100, [], ["ab"]),

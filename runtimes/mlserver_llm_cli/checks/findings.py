@@ -22,7 +22,7 @@ class Finding:
     key: str
     """Dotted key in the file; "" for the whole file."""
     sentence: str
-    """What is wrong and what was expected. Never contains a secret."""
+    """The fault, and the expected value. Never contains a secret."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.level}: {self.sentence}"

@@ -1,4 +1,4 @@
-"""What a SQLite file needs that a database server does by itself."""
+"""File handling and locks for SQLite, which a database server would do by itself."""
 
 import os
 import threading
